@@ -1,0 +1,67 @@
+"""The folds' rows on the device, stacked so that a slot reaches its own by an index.
+
+Letters: S folds, M rows of the longest fold. Shorter folds are padded with zeros that no index and no mean reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sweeper.errors import EngineError
+from sweeper.records import Fold
+
+
+class DeviceFolds:
+    """Training and validation rows of S folds on the device; test rows stay apart, one tensor per fold.
+
+    Attributes:
+        x_train, y_train, x_validation, y_validation: `S x M x ...`.
+        train_rows, validation_rows: int64 `S`; longest: M of the training rows.
+        target_scale: float32 `S`.
+    """
+
+    def __init__(self, folds: Sequence[Fold], device: torch.device) -> None:
+        if not folds:
+            raise EngineError("an engine needs at least one fold of data, but got none.")
+        self.device = device
+        self.x_train = _stacked([fold.x_train for fold in folds], device)
+        self.y_train = _stacked([fold.y_train for fold in folds], device)
+        self.x_validation = _stacked([fold.x_validation for fold in folds], device)
+        self.y_validation = _stacked([fold.y_validation for fold in folds], device)
+        self._rows = [(len(fold.y_train), len(fold.y_validation)) for fold in folds]
+        self.train_rows = torch.tensor([rows for rows, _ in self._rows], device=device)
+        self.validation_rows = torch.tensor([held for _, held in self._rows], device=device)
+        self.target_scale = torch.tensor([fold.target_scale for fold in folds], dtype=torch.float32, device=device)
+        self._test = [(torch.from_numpy(fold.x_test), torch.from_numpy(fold.y_test)) for fold in folds]
+
+    @property
+    def longest(self) -> int:
+        """Training rows of the longest fold."""
+        return int(self.x_train.shape[1])
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row's inputs."""
+        return tuple(self.x_train.shape[2:])
+
+    def rows_of(self, fold: int) -> tuple[int, int]:
+        """Training and validation rows of one fold."""
+        return self._rows[fold]
+
+    def test(self, fold: int) -> tuple[Tensor, Tensor]:
+        """The sealed test rows of one fold, brought to the device."""
+        x, y = self._test[fold]
+        return x.to(self.device), y.to(self.device)
+
+    def test_rows(self, fold: int) -> int:
+        """How many test rows a fold has."""
+        return int(self._test[fold][1].shape[0])
+
+
+def _stacked(arrays: Sequence[npt.NDArray[np.generic]], device: torch.device) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(array) for array in arrays], batch_first=True).to(device)

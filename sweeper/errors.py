@@ -1,0 +1,60 @@
+"""Every error that a user can meet, as a tree.
+
+    SweeperError                exit code 2, message without a traceback
+    ├── SweepFileError          a sweep file says something that can't be (file, line, nearest known key)
+    ├── DataError               a data source is missing, unreadable or unfit
+    ├── SettingError            a keep_prob or lambda_ outside its range, or one that a space can't reach
+    ├── EngineError             a network, device or plan that the engine can't train
+    ├── SearchError             a sampler that can't search this space
+    ├── LedgerError             the SQL store refuses or can't be reached
+    │   ├── UnknownSweepError   no sweep of that name in this store
+    │   └── SweepChangedError   the name is taken by a sweep with other content
+    ├── DeliveryError           MLflow can't be reached or refuses a run
+    └── PriceError              too little was measured to compare two spaces
+
+Each message says what was found and where, what would be right, and what to do about it.
+"""
+
+
+class SweeperError(Exception):
+    """The root: anything a user can cause and mend. The command line prints it and exits with 2."""
+
+
+class SweepFileError(SweeperError):
+    """A sweep file is missing, is not YAML, or says something that can't be."""
+
+
+class DataError(SweeperError):
+    """A data source is missing, can't be read, or holds what can't be trained on."""
+
+
+class SettingError(SweeperError):
+    """A keep_prob or lambda_ lies outside its range, or a space has no parameters for it."""
+
+
+class EngineError(SweeperError):
+    """The engine can't train this network on this device as planned."""
+
+
+class SearchError(SweeperError):
+    """A sampler can't search the space that it was given."""
+
+
+class LedgerError(SweeperError):
+    """The SQL store refuses a request or can't be reached."""
+
+
+class UnknownSweepError(LedgerError):
+    """No sweep of that name stands in this store."""
+
+
+class SweepChangedError(LedgerError):
+    """The name is taken by a sweep whose file or data differ."""
+
+
+class DeliveryError(SweeperError):
+    """MLflow can't be reached, or refuses a run."""
+
+
+class PriceError(SweeperError):
+    """Too little was measured to compare two spaces."""
