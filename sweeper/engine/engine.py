@@ -242,16 +242,15 @@ class Engine:
         values, epochs = measured.T.tolist(), self.arena.epoch.tolist()
         for slot, seat in enumerate(self.seats):
             if seat is not None:
-                seat.scores.append(Score(epochs[slot], *values[slot], at_ms=at_ms))
+                dropped, train, held, train_metric, held_metric = values[slot]
+                seat.scores.append(Score(epochs[slot], dropped, train, held, train_metric, held_metric, at_ms))
                 seat.cost += self._epoch_cost(seat.fit.fold, train_s, evaluate_s)
 
     def _epoch_cost(self, fold: int, train_s: float, evaluate_s: float) -> Cost:
         rows, held = self.folds.rows_of(fold)
         steps = -(-rows // self.training.batch_size)
         flops = rows * self.flops.train + (rows + held) * self.flops.evaluate
-        return Cost(
-            steps=steps, epochs=1, examples=rows, flops=flops, train_s=train_s, evaluate_s=evaluate_s
-        )
+        return Cost(steps=steps, epochs=1, examples=rows, flops=flops, train_s=train_s, evaluate_s=evaluate_s)
 
     def _release(self, slot: int, outcome: Outcome) -> FitResult:
         seat = self.seats[slot]

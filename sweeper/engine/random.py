@@ -45,10 +45,9 @@ def slot_keys(seed: Tensor, stream: Tensor, step: Tensor) -> Tensor:
     Returns:
         int32 `S x 2`.
     """
-    seed, stream, step = torch.broadcast_tensors(seed, stream, step)
     counter = (step & WORD, (step >> 32) & WORD, stream, torch.zeros_like(stream))
     words = philox4x32(counter, (seed & WORD, (seed >> 32) & WORD))[:2]
-    return torch.stack([_as_int32(word) for word in words], dim=-1)
+    return torch.stack([_as_int32(word) for word in words], dim=-1)  # every word mixed all counters: shape S
 
 
 def _as_int32(word: Tensor) -> Tensor:
@@ -85,7 +84,8 @@ def row_order(seed: Tensor, epoch: Tensor, rows: Tensor, longest: int) -> Tensor
     Sorting unique keys gives the same order from any sorting algorithm, so no device can disagree.
 
     Args:
-        seed, epoch: int64 `K`.
+        seed: int64 `K`.
+        epoch: int64 `K`.
         rows: int64 `K`, training rows of each slot's fold.
         longest: the largest number of training rows of any fold.
 

@@ -51,7 +51,7 @@ TrainStep = Callable[[Tensors, dict[str, tuple[Tensor, ...]], Tensor, Tensor, Ba
 
 
 def train_step(network: RegularizedNetwork, task: Task, optimizer: Optimizer) -> TrainStep:
-    """Build the step `(weights, moments, x, y, batch) -> summed row losses, K`; it updates weights and moments in place.
+    """Build the step `(weights, moments, x, y, batch) -> summed row losses, K`, which updates its first two in place.
 
     Args:
         network: its module is put into training mode.
@@ -68,9 +68,7 @@ def train_step(network: RegularizedNetwork, task: Task, optimizer: Optimizer) ->
 
     slot_gradients = vmap(grad_and_value(slot_loss))
 
-    def step(
-        weights: Tensors, moments: dict[str, tuple[Tensor, ...]], x: Tensor, y: Tensor, batch: Batch
-    ) -> Tensor:
+    def step(weights: Tensors, moments: dict[str, tuple[Tensor, ...]], x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         at = batch.fold[:, None], batch.index
         dropouts = dropout_buffers(network, batch.keys, batch.thresholds)
         gradients, loss = slot_gradients(weights, dropouts, x[at], y[at], batch.rows)

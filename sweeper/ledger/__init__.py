@@ -1,0 +1,1 @@
+"""The SQL store: the only truth about sweeps, trials, costs and runs to deliver."""

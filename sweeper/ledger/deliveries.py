@@ -1,0 +1,84 @@
+"""The outbox: runs that MLflow is to be told of, written with what they tell and delivered by another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from sweeper.ledger.rows import Letter, Posted
+from sweeper.ledger.schema import OutboxRow
+
+REFUSALS = 5  # after which a run is parked, its error kept for the user to see
+_WAITING = OutboxRow.delivered_at.is_(None), OutboxRow.refusals < REFUSALS
+
+
+def post(connection: Connection, sweep_id: int, letters: Sequence[Letter]) -> None:
+    """Put runs into the outbox; a run that is posted again with the same status is delivered again."""
+    if not letters:
+        return
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    posted = dialect.insert(OutboxRow)
+    again = {"payload": posted.excluded.payload, "delivered_at": None, "refusals": 0}
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "sweep_id": sweep_id,
+            "uid": letter.uid,
+            "status": letter.status,
+            "payload": letter.payload,
+            "attempts": 0,
+            "refusals": 0,
+            "created_at": now,
+        }
+        for letter in letters
+    ]
+    connection.execute(posted.on_conflict_do_update(index_elements=["uid", "status"], set_=again), rows)
+
+
+def take(connection: Connection, sweep_id: int, limit: int) -> list[Posted]:
+    """The oldest undelivered runs, their `attempts` grown by one: parents were posted before their children."""
+    query = select(OutboxRow.id, OutboxRow.attempts + 1, OutboxRow.payload)
+    rows = connection.execute(
+        query.where(OutboxRow.sweep_id == sweep_id, *_WAITING).order_by(OutboxRow.id).limit(limit)
+    ).all()
+    connection.execute(
+        update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows])).values(attempts=OutboxRow.attempts + 1)
+    )
+    return [Posted(*row) for row in rows]
+
+
+def record_delivered(connection: Connection, run_ids: Mapping[int, str]) -> None:
+    """Enter under which run ids rows of the outbox stand in MLflow."""
+    now = datetime.now(UTC)
+    delivered = (
+        update(OutboxRow)
+        .where(OutboxRow.id == bindparam("row"))
+        .values(run_id=bindparam("run"), delivered_at=bindparam("now"), error=None)
+    )
+    rows = [{"row": key, "run": run_id, "now": now} for key, run_id in run_ids.items()]
+    connection.execute(delivered, rows)
+
+
+def record_refused(connection: Connection, row_id: int, error: str) -> None:
+    """Enter that MLflow refused a run, and why."""
+    refused = update(OutboxRow).where(OutboxRow.id == row_id)
+    connection.execute(refused.values(refusals=OutboxRow.refusals + 1, error=error))
+
+
+def run_ids(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
+    """The MLflow run ids of those uids that were delivered before."""
+    query = select(OutboxRow.uid, OutboxRow.run_id).where(OutboxRow.uid.in_(uids), OutboxRow.run_id.is_not(None))
+    return {uid: run_id for uid, run_id in connection.execute(query) if run_id is not None}
+
+
+def counts(connection: Connection, sweep_id: int) -> tuple[int, int, int]:
+    """How many runs of a sweep are delivered, waiting, and parked."""
+    delivered = case((OutboxRow.delivered_at.is_not(None), 1), else_=0)
+    parked = case((OutboxRow.delivered_at.is_(None) & (OutboxRow.refusals >= REFUSALS), 1), else_=0)
+    query = select(func.count(), func.sum(delivered), func.sum(parked)).where(OutboxRow.sweep_id == sweep_id)
+    total, done, stuck = (int(value or 0) for value in connection.execute(query).one())
+    return done, total - done - stuck, stuck

@@ -1,0 +1,213 @@
+"""What goes into the ledger and comes out of it, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sweeper.records import Cost, FitResult, ParameterValue, Setting, TrialState
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study as it is launched. `turn` orders studies among equals: random, so that spaces interleave."""
+
+    space: str
+    replicate: int
+    dimensions: int
+    sampler: Mapping[str, Any]
+    seed: int
+    trials: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep as it is launched.
+
+    Attributes:
+        config: the file's content, validated and with its defaults, for comparing.
+        numerics: what decides a fit's last bits on this machine (eager or compiled, versions).
+    """
+
+    name: str
+    mode: str
+    file_path: str
+    file_text: str
+    config: Mapping[str, Any]
+    data_sha256: str
+    numerics: Mapping[str, Any]
+    studies: tuple[StudyPlan, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep in the ledger."""
+
+    id: int
+    name: str
+    token: str
+    state: str
+    mode: str
+    file_path: str
+    file_text: str
+    config: Mapping[str, Any]
+    data_sha256: str
+    numerics: Mapping[str, Any]
+    created_at: datetime
+
+    @property
+    def uid(self) -> str:
+        """The sweep's name in MLflow's tags: a name that is used again stays distinct."""
+        return f"{self.name}-{self.token}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study in the ledger."""
+
+    id: int
+    space: str
+    replicate: int
+    dimensions: int
+    sampler: Mapping[str, Any]
+    seed: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A suggestion to be committed before anyone trains it."""
+
+    study_id: int
+    number: int
+    origin: str
+    params: Mapping[str, ParameterValue]
+    setting: Setting
+    told: int
+    running: tuple[int, ...]
+    suggest_s: float
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that a worker has taken; `attempt` is its fencing token."""
+
+    trial_id: int
+    attempt_id: int
+    attempt: int
+    study_id: int
+    number: int
+    params: Mapping[str, ParameterValue]
+    setting: Setting
+    suggest_s: float
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class Means:
+    """A trial's losses and metrics: means over its folds, at each fold's best epoch."""
+
+    validation_loss: float
+    validation_metric: float
+    test_loss: float
+    test_metric: float
+    train_loss: float
+    best_epoch: float
+
+
+@dataclass(frozen=True)
+class SettledFit:
+    """One fit of a settled trial."""
+
+    fold: int
+    seed: int
+    result: FitResult
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A run for the outbox: its unique name, its status, and itself as text that is never reformatted."""
+
+    uid: str
+    status: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A row of the outbox. `attempts` counts the delivery that is about to be tried."""
+
+    id: int
+    attempts: int
+    payload: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """A claimed trial's end: everything that one transaction keeps together."""
+
+    claimed: Claimed
+    state: TrialState
+    means: Means | None
+    error: str | None
+    ended_at: datetime
+    cost: Cost
+    fits: tuple[SettledFit, ...]
+    letters: tuple[Letter, ...]
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial as the sampler needs to know it."""
+
+    study_id: int
+    number: int
+    state: TrialState
+    params: Mapping[str, ParameterValue]
+    validation_loss: float | None
+    running: tuple[int, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial with its study's names and its attempts' cost."""
+
+    space: str
+    replicate: int
+    number: int
+    state: TrialState
+    origin: str
+    attempts: int
+    params: Mapping[str, ParameterValue]
+    setting: Setting
+    validation_loss: float | None
+    validation_metric: float | None
+    test_loss: float | None
+    test_metric: float | None
+    train_loss: float | None
+    best_epoch: float | None
+    error: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class SpaceProgress:
+    """How far one space has come."""
+
+    space: str
+    planned: int
+    complete: int
+    failed: int
+    running: int
+    best_validation_loss: float | None
+
+    @property
+    def finished(self) -> int:
+        """Trials that need nothing more."""
+        return self.complete + self.failed

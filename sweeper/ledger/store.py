@@ -1,0 +1,110 @@
+"""The connection to the SQL store: SQLite beside the user's work by default, any other by its URL.
+
+SQLite runs in WAL mode with full synchronisation: what was committed survives a kill and a power cut, and readers never
+wait. A writing transaction begins IMMEDIATE, so that two writers queue up instead of failing half way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from sweeper.errors import LedgerError
+from sweeper.ledger.migrations import is_current, upgrade
+
+BUSY_MS = 30_000
+
+
+class Ledger:
+    """The store of sweeps, studies, trials, costs and runs to deliver.
+
+    Args:
+        url: an SQLAlchemy URL, e.g. "sqlite:///sweeper-data/ledger.db".
+        create: make the store (and its folder) where there is none; otherwise its absence is an error.
+
+    Raises:
+        LedgerError: the URL is none, there is no store, or it can't be opened.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.url = _checked(url, create)
+        try:
+            self._engine = create_engine(self.url)
+            if self._engine.dialect.name == "sqlite":
+                _tune_sqlite(self._engine)
+            self._writer = self._engine.execution_options(writes=True)
+            with self._engine.connect() as connection:
+                current = is_current(connection)
+            if not current:
+                with self.write() as connection:
+                    upgrade(connection)
+        except SQLAlchemyError as error:
+            raise LedgerError(f"the store {self.masked_url} can't be opened: {error}. Check its URL.") from error
+
+    @property
+    def masked_url(self) -> str:
+        """The URL with any password masked."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection to ask questions on; it sees one moment of the store."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: all of what happens inside is kept, or nothing of it."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+
+def sqlite_url(home: Path) -> str:
+    """The URL of the ledger that lives in a home folder."""
+    return f"sqlite:///{home.resolve() / 'ledger.db'}"
+
+
+def _checked(url: str, create: bool) -> str:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise LedgerError(
+            f"--store {url!r} is no database URL: {error}. Right would be sqlite:///FILE or postgresql+psycopg://..."
+        ) from error
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        path = Path(parsed.database)
+        if not create and not path.exists():
+            raise LedgerError(
+                f"there is no ledger at {path} yet. Launch a sweep first: sweeper run studies/digits.yaml"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return url
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(raw: Any, _record: Any) -> None:
+        raw.isolation_level = None  # transactions begin where SQLAlchemy says so, see below
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"busy_timeout = {BUSY_MS}",
+        ):
+            raw.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,175 @@
+"""Workers, their leases, and what happens to the trials of those that died.
+
+A worker has one lease, by the server's clock; it covers the trials it runs and the studies it proposes for. A worker is
+dead when it said so, when its lease ran out, or when it lived on this host and its process is gone: a sweep that was
+killed goes on at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from sweeper.ledger.schema import AttemptRow, LeaseRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock
+from sweeper.records import TrialState
+
+LEASE_S = 120.0
+LOST, RELEASED = "LOST", "RELEASED"
+SHARED_KINDS = ("train", "evaluate")  # what a worker's time and its attempts' costs both tell
+
+
+def register(connection: Connection, device: str, details: Mapping[str, Any]) -> int:
+    """Enter this process as a worker with a fresh lease; returns its id."""
+    values = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+        "device": device,
+        "details": dict(details),
+        "started_at": datetime.now(UTC),
+        "lease_until": clock(connection) + LEASE_S,
+    }
+    return connection.execute(insert(WorkerRow).values(**values).returning(WorkerRow.id)).scalar_one()
+
+
+def beat(connection: Connection, worker_id: int) -> None:
+    """Renew a worker's lease."""
+    connection.execute(
+        update(WorkerRow).where(WorkerRow.id == worker_id).values(lease_until=clock(connection) + LEASE_S)
+    )
+
+
+def retire(connection: Connection, worker_id: int) -> None:
+    """Enter that a worker has ended; its studies are free for others."""
+    connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(ended_at=datetime.now(UTC)))
+    connection.execute(update(StudyRow).where(StudyRow.proposer_id == worker_id).values(proposer_id=None))
+
+
+def take_studies(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
+    """Become the proposer of every study of a sweep that has none; returns the ids of all that this worker has."""
+    open_ = StudyRow.sweep_id == sweep_id
+    connection.execute(update(StudyRow).where(open_, StudyRow.proposer_id.is_(None)).values(proposer_id=worker_id))
+    mine = select(StudyRow.id).where(open_, StudyRow.proposer_id == worker_id)
+    return list(connection.scalars(mine.order_by(StudyRow.turn, StudyRow.id)))
+
+
+def bury_dead(connection: Connection) -> int:
+    """Retire workers that died and put their trials back to WAITING, in the caller's transaction; returns how many."""
+    dead = [worker.id for worker in _living(connection) if _is_dead(worker)]
+    requeued = 0
+    for worker_id in dead:
+        requeued += give_back(connection, worker_id, LOST)
+        retire(connection, worker_id)
+    return requeued
+
+
+def give_back(connection: Connection, worker_id: int, state: str) -> int:
+    """Put a worker's running trials back to WAITING and close their attempts as `state`; returns how many.
+
+    What the worker had spent on lost attempts is what its time rows hold beyond its settled ones; it is split evenly.
+    """
+    running = TrialRow.worker_id == worker_id, TrialRow.state == TrialState.RUNNING
+    trials = list(connection.scalars(select(TrialRow.id).where(*running)))
+    unfinished = AttemptRow.worker_id == worker_id, AttemptRow.ended_at.is_(None)
+    if state == LOST:
+        _share_out(connection, worker_id)
+    connection.execute(update(AttemptRow).where(*unfinished).values(state=state, ended_at=datetime.now(UTC)))
+    connection.execute(
+        update(TrialRow).where(*running).values(state=TrialState.WAITING, worker_id=None, started_at=None)
+    )
+    return len(trials)
+
+
+def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Mapping[str, float]) -> None:
+    """Enter what a worker's time for a sweep has gone into so far, kind by kind."""
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    entered = dialect.insert(WorkerTimeRow)
+    entered = entered.on_conflict_do_update(
+        index_elements=["worker_id", "sweep_id", "kind"], set_={"seconds": entered.excluded.seconds}
+    )
+    rows = [
+        {"worker_id": worker_id, "sweep_id": sweep_id, "kind": kind, "seconds": value}
+        for kind, value in seconds.items()
+    ]
+    connection.execute(entered, rows)
+
+
+def take_lease(connection: Connection, name: str, owner: str, seconds: float) -> bool:
+    """Take or renew a named lease; False while another owner's has not run out."""
+    now = clock(connection)
+    free = or_(LeaseRow.owner == owner, LeaseRow.until < now)
+    taken = connection.execute(
+        update(LeaseRow).where(LeaseRow.name == name, free).values(owner=owner, until=now + seconds)
+    )
+    if taken.rowcount:
+        return True
+    if connection.scalar(select(LeaseRow.name).where(LeaseRow.name == name)) is not None:
+        return False
+    connection.execute(insert(LeaseRow).values(name=name, owner=owner, until=now + seconds))
+    return True
+
+
+def drop_lease(connection: Connection, name: str, owner: str) -> None:
+    """Let go of a named lease."""
+    connection.execute(update(LeaseRow).where(LeaseRow.name == name, LeaseRow.owner == owner).values(until=0.0))
+
+
+def _living(connection: Connection) -> Sequence[Any]:
+    expired = (WorkerRow.lease_until < clock(connection)).label("expired")
+    query = select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.process_started, expired)
+    return connection.execute(query.where(WorkerRow.ended_at.is_(None))).all()
+
+
+def _is_dead(worker: Any) -> bool:
+    if worker.expired:
+        return True
+    return worker.host == socket.gethostname() and not is_alive(worker.pid, worker.process_started)
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Whether the process that had this pid at that time still runs (a pid alone is used again)."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) < 2.0
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _share_out(connection: Connection, worker_id: int) -> None:
+    unfinished = AttemptRow.worker_id == worker_id, AttemptRow.ended_at.is_(None)
+    by_sweep: dict[int, list[int]] = defaultdict(list)
+    query = select(AttemptRow.id, StudyRow.sweep_id).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
+    for attempt_id, sweep_id in connection.execute(query.join(StudyRow).where(*unfinished)):
+        by_sweep[sweep_id].append(attempt_id)
+    for sweep_id, attempts in by_sweep.items():
+        for kind in SHARED_KINDS:
+            share = _unsettled(connection, worker_id, sweep_id, kind) / len(attempts)
+            column = {f"{kind}_s": share}
+            connection.execute(update(AttemptRow).where(AttemptRow.id.in_(attempts)).values(**column))
+
+
+def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str) -> float:
+    """A worker's seconds for a sweep beyond those that its ended attempts account for."""
+    spent = connection.scalar(
+        select(WorkerTimeRow.seconds).where(
+            WorkerTimeRow.worker_id == worker_id,
+            WorkerTimeRow.sweep_id == sweep_id,
+            WorkerTimeRow.kind == kind,
+        )
+    )
+    ended = select(func.sum(getattr(AttemptRow, f"{kind}_s"))).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
+    settled = connection.scalar(
+        ended.join(StudyRow).where(
+            AttemptRow.worker_id == worker_id, StudyRow.sweep_id == sweep_id, AttemptRow.ended_at.is_not(None)
+        )
+    )
+    return max(0.0, (spent or 0.0) - (settled or 0.0))
