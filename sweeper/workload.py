@@ -9,13 +9,11 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from torch import nn
-
 from sweeper.config import Grouped, Sweep, SweepFile
 from sweeper.data import SplitPlan, Table, load, split
 from sweeper.errors import DataError, SettingError, SweepFileError
 from sweeper.ledger.rows import StudyPlan, SweepPlan
-from sweeper.networks import mlp
+from sweeper.networks import Network, mlp
 from sweeper.price import SpaceShape
 from sweeper.records import Fold, Setting, Task, Training
 from sweeper.search import Proposer, SamplerSpec, explicit_arguments
@@ -78,7 +76,7 @@ class Workload:
         return replicate * self.folds_per_trial + fold
 
     @property
-    def build(self) -> Callable[[], nn.Sequential]:
+    def build(self) -> Callable[[], Network]:
         """Makes the plain network."""
         return partial(mlp, self.sizes[0], self.sizes[1:-1], self.sizes[-1], self.sweep.model.activation)
 
@@ -97,7 +95,7 @@ class Workload:
 
     def shapes(self) -> dict[str, SpaceShape]:
         """How each space searches, for the price."""
-        return {name: SpaceShape(*space.kinds, space.dimensions) for name, space in self.spaces.items()}
+        return sweep_shapes(self.sweep)
 
     def studies(self) -> list[StudyPlan]:
         """One study per space and replicate, their turns drawn so that spaces interleave at random."""
@@ -164,6 +162,12 @@ def space_of(sweep: Sweep, name: str) -> Space:
         input_keep_prob=None if given == "searched" else given,
         ranges=Ranges(ranges.keep_prob, ranges.input_keep_prob, ranges.lambda_),
     )
+
+
+def sweep_shapes(sweep: Sweep) -> dict[str, SpaceShape]:
+    """How each space of a sweep searches, for the price."""
+    spaces = {name: space_of(sweep, name) for name in sweep.spaces}
+    return {name: SpaceShape(*space.kinds, space.dimensions) for name, space in spaces.items()}
 
 
 def sampler_spec(sweep: Sweep) -> SamplerSpec:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from sweeper.engine.arena import Arena, initial_weights
 from sweeper.engine.compiler import compiled_step
+from sweeper.engine.device import find_device
 from sweeper.engine.dropout import DroppedLinear
 from sweeper.engine.folds import DeviceFolds
 from sweeper.engine.losses import mean_over_rows, metric_of_mean, row_losses, row_metrics
@@ -35,6 +36,8 @@ CACHE_FLOATS = 1 << 20
 
 # Compiled code for a single lane takes other kernels than for two or more, whose bits agree; a spare lane stays empty.
 LEAST_LANES = {False: 1, True: 2}
+
+REHEARSALS = 3
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,7 @@ class Engine:
         device: str = "cpu",
         compiled: bool = False,
     ) -> None:
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise EngineError(f"device {device!r} was asked for, but PyTorch sees no CUDA device. Pass --device cpu.")
+        self.device = torch.device(find_device(device))
         self.training, self.task, self.build = training, task, build
         self.network = regularize(build(), DroppedLinear)
         self.network.module.to(self.device)
@@ -161,6 +162,20 @@ class Engine:
         results = tuple(_charged(result, tested_s / len(results)) for result in results)
         idle_s = (train_s + evaluate_s) * (self.slots - busy) / self.slots
         return Tick(results, steps, busy * steps, self.slots, train_s, evaluate_s + tested_s, idle_s)
+
+    def rehearse(self) -> float:
+        """Seconds that a tick takes with every slot empty: the same arithmetic, without effect. Compiles first.
+
+        The quickest of a few, so that a neighbour's passing load is not taken for the machine's speed.
+        """
+        took = []
+        with torch.no_grad(), steady_products(self.device):
+            for _ in range(1 + REHEARSALS):
+                with self._watch.phase("rehearse"):
+                    self._train_epoch()
+                    self._evaluate()
+                took.append(self._watch.take("rehearse"))
+        return min(took[1:])
 
     def _check(self, fit: Fit) -> None:
         layers = len(fit.setting.keep_prob)

@@ -137,7 +137,7 @@ class TrialRow(Base):
     origin: Mapped[str] = mapped_column(String(16))  # sampled, start
     params: Mapped[dict[str, Any]]
     keep_prob: Mapped[list[Any]]
-    lambda_: Mapped[list[Any]] = mapped_column("lambda")
+    lambda_: Mapped[list[Any]] = mapped_column("lambda", key="lambda_")
     told: Mapped[int]  # how many finished trials the suggestion knew
     running: Mapped[list[Any]]  # numbers of the trials that were under way then
     suggest_s: Mapped[float]

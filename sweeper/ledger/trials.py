@@ -39,7 +39,7 @@ def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> 
             TrialRow.number,
             TrialRow.params,
             TrialRow.keep_prob,
-            TrialRow.lambda_,
+            TrialRow.lambda_.label("lambda_"),
             TrialRow.suggest_s,
         )
         .join(StudyRow)
@@ -59,7 +59,7 @@ def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> 
             row.study_id,
             row.number,
             row.params,
-            Setting(tuple(row.keep_prob), tuple(row[6])),
+            Setting(tuple(row.keep_prob), tuple(row.lambda_)),
             row.suggest_s,
             now,
         )
@@ -100,10 +100,10 @@ def charge_storage(connection: Connection, seconds: Mapping[int, float]) -> None
     if seconds:
         charged = (
             update(AttemptRow)
-            .where(AttemptRow.id == bindparam("attempt"))
-            .values(storage_s=AttemptRow.storage_s + bindparam("seconds"))
+            .where(AttemptRow.id == bindparam("charged"))
+            .values(storage_s=AttemptRow.storage_s + bindparam("more_s"))
         )
-        connection.execute(charged, [{"attempt": key, "seconds": value} for key, value in seconds.items()])
+        connection.execute(charged, [{"charged": key, "more_s": value} for key, value in seconds.items()])
 
 
 def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
@@ -119,7 +119,15 @@ def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
     )
     query = query.where(TrialRow.study_id.in_(study_ids)).order_by(TrialRow.study_id, TrialRow.number)
     return [
-        PastTrial(*row[:2], TrialState(row.state), row.params, row.validation_loss, tuple(row.running), row.origin)
+        PastTrial(
+            row.study_id,
+            row.number,
+            TrialState(row.state),
+            row.params,
+            row.validation_loss,
+            tuple(row.running),
+            row.origin,
+        )
         for row in connection.execute(query)
     ]
 
@@ -165,7 +173,7 @@ def _start(connection: Connection, found: Sequence[Row[Any]], worker_id: int, no
         for row in found
     ]
     returned = connection.execute(insert(AttemptRow).returning(AttemptRow.trial_id, AttemptRow.id), opened)
-    return dict(returned)
+    return {row.trial_id: row.id for row in returned}
 
 
 def _finish(connection: Connection, worker_id: int, one: Settlement) -> bool:

@@ -105,16 +105,28 @@ def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Ma
 def take_lease(connection: Connection, name: str, owner: str, seconds: float) -> bool:
     """Take or renew a named lease; False while another owner's has not run out."""
     now = clock(connection)
-    free = or_(LeaseRow.owner == owner, LeaseRow.until < now)
+    holder = connection.scalar(select(LeaseRow.owner).where(LeaseRow.name == name))
+    gone = holder is not None and _is_gone(holder)
+    free = or_(LeaseRow.owner == owner, LeaseRow.until < now, LeaseRow.owner == (holder if gone else owner))
     taken = connection.execute(
         update(LeaseRow).where(LeaseRow.name == name, free).values(owner=owner, until=now + seconds)
     )
     if taken.rowcount:
         return True
-    if connection.scalar(select(LeaseRow.name).where(LeaseRow.name == name)) is not None:
+    if holder is not None:
         return False
     connection.execute(insert(LeaseRow).values(name=name, owner=owner, until=now + seconds))
     return True
+
+
+def this_process() -> str:
+    """A lease's owner: this process, by host, pid and start."""
+    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time()}"
+
+
+def _is_gone(owner: str) -> bool:
+    host, pid, started = owner.rsplit("/", 2)
+    return host == socket.gethostname() and not is_alive(int(pid), float(started))
 
 
 def drop_lease(connection: Connection, name: str, owner: str) -> None:

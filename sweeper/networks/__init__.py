@@ -1,6 +1,6 @@
 """Networks, and the places in them where keep_prob and lambda_ act."""
 
-from sweeper.networks.mlp import ACTIVATIONS, mlp
+from sweeper.networks.mlp import ACTIVATIONS, Network, mlp
 from sweeper.networks.regularize import RegularizedNetwork, regularize
 
-__all__ = ["ACTIVATIONS", "RegularizedNetwork", "mlp", "regularize"]
+__all__ = ["ACTIVATIONS", "Network", "RegularizedNetwork", "mlp", "regularize"]

@@ -7,6 +7,9 @@ from itertools import pairwise
 
 from torch import nn
 
+Network = nn.Sequential
+"""What the engine trains."""
+
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,

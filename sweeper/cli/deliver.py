@@ -1,0 +1,54 @@
+"""`mlflow sync` and `dashboard`: runs to MLflow, and MLflow's own pages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Annotated
+
+import typer
+
+from sweeper.cli.console import errors, print_json
+from sweeper.cli.places import HOME, HomeOption, JsonOption, Places, StoreOption
+from sweeper.courier import deliver, until_closed_input
+from sweeper.export import dashboard_command, prepare
+from sweeper.ledger import sweeps
+
+
+def sync(
+    name: Annotated[str | None, typer.Argument(help="Name of a sweep; all of them by default.")] = None,
+    home: HomeOption = HOME,
+    store: StoreOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until standard input is closed; used by `sweeper run`.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Deliver to MLflow what it has not been told yet."""
+    places = Places.of(home, store)
+    more_to_come = until_closed_input() if follow else lambda: False
+    ledger = places.ledger()
+    with ledger.read() as connection:
+        chosen = [sweeps.find(connection, name)] if name else sweeps.every(connection)
+    told = {}
+    for sweep in chosen:
+        told[sweep.name] = deliver(ledger, sweep, places.tracking_uri, places.artifacts, more_to_come=more_to_come)
+    if json:
+        print_json({name: {"delivered": p.delivered, "undelivered": p.undelivered} for name, p in told.items()})
+    for name_, progress in told.items():
+        errors.print(f"{name_}: {progress.delivered} runs delivered, {progress.undelivered} waiting")
+
+
+def dashboard(
+    home: HomeOption = HOME,
+    port: Annotated[int, typer.Option("--port", help="Port on this machine's loopback.")] = 5000,
+) -> None:
+    """Open MLflow's pages on this machine (loopback only); Ctrl-C ends them."""
+    places = Places.of(home, None)
+    command = dashboard_command(places.tracking_uri, port, str(places.artifacts))
+    prepare(places.tracking_uri)
+    errors.print(f"MLflow's pages are at {command.url} (Ctrl-C ends them)")
+    try:
+        raise typer.Exit(subprocess.call(command.argv, env=os.environ | dict(command.environment)))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

@@ -1,0 +1,154 @@
+"""Commands that look: `status`, `trials`, `best`, `schema`; and `stop`, which only sets a flag."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.cli import results
+from sweeper.cli.console import duration, number, output, print_json, table
+from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
+from sweeper.config import json_schema, parse_sweep
+from sweeper.errors import UnknownSweepError
+from sweeper.ledger import deliveries, reads, sweeps
+from sweeper.ledger.rows import Sweep
+from sweeper.ledger.store import Ledger
+from sweeper.space import describe
+from sweeper.workload import Workload, workload_of
+
+SpaceOption = Annotated[str | None, typer.Option("--space", help="Only this space.")]
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of a sweep; all of them by default.")] = None,
+    home: HomeOption = HOME,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """How far sweeps have come, what they cost, and what MLflow has not been told yet."""
+    ledger = Places.of(home, store).ledger()
+    with ledger.read() as connection:
+        chosen = [sweeps.find(connection, name)] if name else sweeps.every(connection)
+    told = [_status(ledger, sweep) for sweep in chosen]
+    if json:
+        print_json(told[0] if name else told)
+        return
+    for one in told:
+        _show_status(one)
+
+
+def trials(
+    name: NameArgument,
+    space: SpaceOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, best first.")] = 20,
+    home: HomeOption = HOME,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """A sweep's trials, the best validation loss first; --json prints all of them in their order."""
+    ledger = Places.of(home, store).ledger()
+    with ledger.read() as connection:
+        sweep = sweeps.find(connection, name)
+        found = [t for t in reads.trials(connection, sweep.id) if space in (None, t.space)]
+    if space is not None and not found:
+        raise UnknownSweepError(f"sweep {name!r} has no trials in a space {space!r}. {_spaces(sweep)}")
+    if json:
+        print_json([results.trial_json(trial) for trial in found])
+        return
+    workload = _workload(sweep)
+    shown = table(
+        None, "trial", "state", "validation loss", "test loss", "device-s", "layers (keep_prob)",
+        right=("validation loss", "test loss", "device-s"),
+    )  # fmt: skip
+    found.sort(key=lambda trial: (trial.validation_loss is None, trial.validation_loss))
+    for trial in found[:limit]:
+        where = f"{trial.space}/{trial.replicate}/{trial.number}"
+        losses = number(trial.validation_loss), number(trial.test_loss), number(trial.cost.device_s, 3)
+        words = trial.error or describe(trial.setting, workload.sizes[1:])
+        shown.add_row(where, trial.state.value, *losses, words)
+    output.print(shown)
+    if len(found) > limit:
+        output.print(f"... and {len(found) - limit} more; --limit shows more, --json all")
+
+
+def best(
+    name: NameArgument,
+    space: SpaceOption = None,
+    home: HomeOption = HOME,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The best setting of each space, layer by layer."""
+    ledger = Places.of(home, store).ledger()
+    with ledger.read() as connection:
+        sweep = sweeps.find(connection, name)
+        found = reads.best_trials(connection, sweep.id)
+    if space is not None:
+        found = {key: trial for key, trial in found.items() if key == space}
+    if not found:
+        raise UnknownSweepError(f"sweep {name!r} has no finished trial{f' in a space {space!r}' if space else ''} yet.")
+    if json:
+        print_json({key: results.trial_json(trial) for key, trial in found.items()})
+        return
+    results.show_best(found, _workload(sweep))
+
+
+def stop(name: NameArgument, home: HomeOption = HOME, store: StoreOption = None) -> None:
+    """Ask every worker to let go of a sweep; `sweeper resume` goes on with it."""
+    ledger = Places.of(home, store).ledger()
+    with ledger.write() as connection:
+        sweeps.set_state(connection, sweeps.find(connection, name).id, sweeps.STOPPED)
+    output.print(f"{name} is stopped: its workers let go within a tick. Go on with: sweeper resume {name}")
+
+
+def schema() -> None:
+    """The JSON Schema of sweep files, for editors that complete and check them."""
+    print_json(json_schema())
+
+
+def _workload(sweep: Sweep) -> Workload:
+    return workload_of(parse_sweep(sweep.file_text, sweep.file_path, Path(sweep.file_path).parent))
+
+
+def _spaces(sweep: Sweep) -> str:
+    return f"Its spaces: {', '.join(sweep.config['spaces'])}."
+
+
+def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
+    with ledger.read() as connection:
+        spaces = reads.progress(connection, sweep.id)
+        delivered, waiting, parked = deliveries.counts(connection, sweep.id)
+        cost, times = reads.total_cost(connection, sweep.id), reads.worker_times(connection, sweep.id)
+    done, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
+    return {
+        "sweep": sweep.name,
+        "mode": sweep.mode,
+        "state": "done" if done >= planned else sweep.state,
+        "trials": {"finished": done, "planned": planned, "failed": sum(space.failed for space in spaces)},
+        "spaces": [asdict(space) for space in spaces],
+        "cost": {**asdict(cost), "device_s": cost.device_s},
+        "worker_s": times,
+        "mlflow": {"delivered": delivered, "waiting": waiting, "parked": parked},
+    }
+
+
+def _show_status(one: dict[str, Any]) -> None:
+    counted, told, times = one["trials"], one["mlflow"], one["worker_s"]
+    output.print(
+        f"{one['sweep']}: {one['state']}, {counted['finished']}/{counted['planned']} trials"
+        + (f" ({counted['failed']} failed)" if counted["failed"] else "")
+        + f", MLflow has {told['delivered']} runs"
+        + (f", {told['waiting']} on their way" if told["waiting"] else "")
+        + (f", {told['parked']} refused" if told["parked"] else "")
+    )
+    if times:
+        held = sum(times.values())
+        parts = ", ".join(f"{kind} {value / held:.1%}" for kind, value in sorted(times.items(), key=lambda t: -t[1]))
+        output.print(f"  workers held their devices for {duration(held)}: {parts}")
+    for space in one["spaces"]:
+        best_loss = number(space["best_validation_loss"])
+        done = space["complete"] + space["failed"]
+        output.print(f"  {space['space']}: {done}/{space['planned']} trials, best validation loss {best_loss}")

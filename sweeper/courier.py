@@ -1,0 +1,146 @@
+"""The process that delivers a sweep's runs to MLflow, beside training and at a low priority.
+
+It is a child of `sweeper run`, in a session of its own, so that Ctrl-C in the terminal does not cut it off. It goes on
+for as long as its standard input stays open, and then empties the outbox and ends; were its parent killed, it would
+deliver all that the ledger holds and end as well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sweeper.errors import DeliveryError
+from sweeper.export import Delivery, MlflowSink, Progress, configure_process, drain, from_json, prepare
+from sweeper.ledger import deliveries, workers
+from sweeper.ledger.rows import Sweep
+from sweeper.ledger.store import Ledger
+
+LEASE_S = 60.0
+NICENESS = 10
+
+
+class LedgerOutbox:
+    """A sweep's outbox in the ledger, as the exporter wants it; whoever has its lease delivers."""
+
+    def __init__(self, ledger: Ledger, sweep: Sweep) -> None:
+        self._ledger, self._sweep = ledger, sweep
+        self._lease, self._owner = f"export:{sweep.id}", workers.this_process()
+        self.is_mine = False
+
+    def claim_deliveries(self, limit: int) -> Sequence[Delivery]:
+        """See `export.Outbox`; nothing while another process delivers."""
+        with self._ledger.write() as connection:
+            self.is_mine = workers.take_lease(connection, self._lease, self._owner, LEASE_S)
+            posted = deliveries.take(connection, self._sweep.id, limit) if self.is_mine else []
+            return [Delivery(row.id, row.attempts, from_json(row.payload)) for row in posted]
+
+    def delivered(self, refs: Mapping[int, str]) -> None:
+        """See `export.Outbox`."""
+        with self._ledger.write() as connection:
+            deliveries.record_delivered(connection, refs)
+
+    def failed(self, item_id: int, error: str) -> None:
+        """See `export.Outbox`."""
+        with self._ledger.write() as connection:
+            deliveries.record_refused(connection, item_id, error)
+
+    def run_ids(self, uids: Sequence[str]) -> Mapping[str, str]:
+        """See `export.Outbox`."""
+        with self._ledger.read() as connection:
+            return deliveries.run_ids(connection, uids)
+
+    def undelivered(self) -> int:
+        """See `export.Outbox`."""
+        with self._ledger.read() as connection:
+            return deliveries.counts(connection, self._sweep.id)[1]
+
+    def let_go(self) -> None:
+        """Free the lease."""
+        with self._ledger.write() as connection:
+            workers.drop_lease(connection, self._lease, self._owner)
+
+
+def deliver(
+    ledger: Ledger,
+    sweep: Sweep,
+    tracking_uri: str,
+    artifacts: Path,
+    *,
+    more_to_come: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Deliver a sweep's runs until none is left and none is to come.
+
+    While more is to come an unreachable MLflow is tried again and again; afterwards once.
+
+    Raises:
+        DeliveryError: MLflow can't be reached and no more is to come.
+    """
+    configure_process()
+    outbox, last = LedgerOutbox(ledger, sweep), [Progress(0, 0, 0)]
+
+    def remember(progress: Progress) -> None:
+        last[0] = progress
+        on_progress(progress)
+
+    def is_hopeless() -> bool:
+        return last[0].problem is not None and not more_to_come()
+
+    try:
+        prepare(tracking_uri)
+        result = drain(
+            outbox,
+            MlflowSink(tracking_uri, artifact_root=str(artifacts)),
+            should_stop=is_hopeless,
+            wait_for_more=more_to_come,
+            on_progress=remember,
+        )
+    finally:
+        outbox.let_go()
+    if is_hopeless():
+        raise DeliveryError(f"{last[0].problem} {last[0].undelivered} runs wait in the ledger.")
+    return result
+
+
+@contextmanager
+def following(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m sweeper ARGV` as a courier for as long as the block lasts; leaving it tells the courier to finish.
+
+    Args:
+        argv: the command that delivers, e.g. ["mlflow", "sync", "digits", "--follow", ...].
+        log: where its errors go.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweeper", *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+
+
+def until_closed_input() -> Callable[[], bool]:
+    """Become a courier: a low priority, and an answer to whether the parent still runs."""
+    os.nice(NICENESS)
+    closed = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        closed.set()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    return lambda: not closed.is_set()

@@ -1,0 +1,6 @@
+"""Data: sources read into tables, tables divided into standardised folds."""
+
+from sweeper.data.splits import Parts, Share, SplitPlan, parts_of, split
+from sweeper.data.tables import Kind, Table, load
+
+__all__ = ["Kind", "Parts", "Share", "SplitPlan", "Table", "load", "parts_of", "split"]

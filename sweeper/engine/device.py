@@ -1,0 +1,51 @@
+"""What a device is, in words and numbers that a ledger can keep."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from sweeper.errors import EngineError
+
+
+def find_device(name: str) -> str:
+    """A device that is really there: "auto" takes a GPU if PyTorch sees one.
+
+    Raises:
+        EngineError: the name is none that the engine can train on, or the device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise EngineError(f"device {name!r} is not known. Choose auto, cpu, cuda, or cuda:0, cuda:1, ...")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        raise EngineError(f"device {name!r} was asked for, but PyTorch sees {seen} CUDA devices. Pass --device cpu.")
+    return name
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """A device as results depend on it.
+
+    Attributes:
+        name: for people, e.g. "NVIDIA H200" or "x86_64, 2 threads".
+        kind: "cpu" or "cuda".
+        torch: PyTorch's version.
+        threads: of PyTorch's operations on the CPU.
+    """
+
+    name: str
+    kind: str
+    torch: str
+    threads: int
+
+
+def device_facts(device: str) -> DeviceFacts:
+    """Facts of a device by its PyTorch name."""
+    kind, threads = torch.device(device).type, torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else f"{platform.machine()}, {threads} threads"
+    return DeviceFacts(name, kind, torch.__version__, threads)

@@ -1,0 +1,44 @@
+"""Where a worker's time goes: every second from its start on belongs to one kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+KINDS = ("start", "train", "evaluate", "idle", "suggest", "storage", "prepare", "wait")
+"""start: loading, building and compiling. train, evaluate: the device's time of the slots with fits; idle: of those
+without. suggest: Optuna. storage: SQL. prepare: initial weights. wait: nothing to do. The rest is `other`."""
+
+
+class Timesheet:
+    """Seconds by kind on the monotonic clock; `other` is what no kind claimed."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._seconds = dict.fromkeys(KINDS, 0.0)
+
+    @contextmanager
+    def on(self, kind: str) -> Iterator[None]:
+        """Enter the block's time under a kind."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(kind, time.perf_counter() - start)
+
+    def add(self, kind: str, seconds: float) -> None:
+        """Enter seconds under a kind."""
+        self._seconds[kind] += seconds
+
+    def __getitem__(self, kind: str) -> float:
+        return self._seconds[kind]
+
+    @property
+    def held_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._began
+
+    def totals(self) -> dict[str, float]:
+        """All kinds and `other`; together `held_s`."""
+        return {**self._seconds, "other": max(0.0, self.held_s - sum(self._seconds.values()))}
