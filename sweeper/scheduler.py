@@ -12,15 +12,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from sweeper.engine import Engine
 from sweeper.errors import LedgerError
-from sweeper.export import StudyName, TrialReport, study_run, to_json, trial_run
+from sweeper.export import TrialReport
 from sweeper.ledger import deliveries, reads, sweeps, trials, workers
-from sweeper.ledger.rows import Claimed, Letter, Means, NewTrial, SettledFit, Settlement, Study, Sweep
+from sweeper.ledger.rows import Claimed, Means, NewTrial, SettledFit, Settlement, Study, Sweep
+from sweeper.ledger.rows import PastTrial as Past
 from sweeper.ledger.store import Ledger
-from sweeper.records import Cost, Fit, FitResult, Outcome, RunRecord, TrialState
+from sweeper.letters import closing_letters, to_ms, trial_letter
+from sweeper.records import Cost, Fit, FitResult, Outcome, TrialState
 from sweeper.search import PastTrial, Proposer, is_history_free
 from sweeper.seeds import fit_seed
 from sweeper.timesheet import Timesheet
@@ -38,20 +39,12 @@ class _Case:
 
 @dataclass
 class _Desk:
-    """A study that this worker proposes for: its sampler, and what is known of its trials."""
+    """A study that this worker proposes for: its sampler, and how many trials it asked for and waits for."""
 
     study: Study
     proposer: Proposer
-    in_flight: int = 0
-    asked: int = 0
-    finished: int = 0
-    failed: int = 0
-    best: float = math.inf
-    cost: Cost = field(default_factory=Cost)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.finished >= self.study.trials
+    asked: int
+    in_flight: int
 
 
 class Scheduler:
@@ -191,8 +184,8 @@ class Scheduler:
             if fit.key in case.results
         )
         means = _means(results) if error is None else None
-        letters = (_letter(trial_run(self._study_name(case.claimed.study_id), report, self.workload.task)),)
-        return Settlement(case.claimed, state, means, error, ended_at, cost, fits, letters)
+        letter = trial_letter(self.sweep, self._studies[case.claimed.study_id], report, self.workload.task)
+        return Settlement(case.claimed, state, means, error, ended_at, cost, fits, (letter,))
 
     def _drop_rest(self, case: _Case) -> Cost:
         left = [fit.key for fit in case.fits if fit.key not in case.results]
@@ -211,8 +204,8 @@ class Scheduler:
             parameters=claimed.params,
             fits=results,
             cost=replace(cost, suggest_s=suggested),
-            start_ms=_ms(claimed.started_at),
-            end_ms=_ms(ended_at),
+            start_ms=to_ms(claimed.started_at),
+            end_ms=to_ms(ended_at),
             worker=self._identity["worker"],
             device=self._identity["device"],
         )
@@ -222,13 +215,16 @@ class Scheduler:
     def _keep(self, settlements: Sequence[Settlement]) -> None:
         """Tell, ask, and commit the outcome together with what comes next; then put that into the engine."""
         with self._times.on("suggest"):
-            closing = self._tell(settlements)
+            self._tell(settlements)
             proposed = self._ask()
+        last = self._perhaps_complete(settlements)
         began = time.perf_counter()
         with self.ledger.write() as connection:
             trials.charge_storage(connection, self._storage)
             counted = trials.settle(connection, self._worker, self.sweep.id, settlements)
-            deliveries.post(connection, self.sweep.id, closing)
+            if last:
+                letters = closing_letters(self.sweep, self._studies, trials.past(connection, last))
+                deliveries.post(connection, self.sweep.id, letters)
             trials.propose(connection, proposed)
             limit = self.engine.free // self.workload.folds_per_trial
             claimed = trials.claim(connection, self.sweep.id, self._worker, limit) if limit else []
@@ -248,18 +244,14 @@ class Scheduler:
         with self._times.on("prepare"):
             self._admit(claimed)
 
-    def _tell(self, settlements: Sequence[Settlement]) -> list[Letter]:
-        """Tell each study's sampler; returns the closing runs of studies that are complete now."""
-        closing = []
+    def _tell(self, settlements: Sequence[Settlement]) -> None:
+        """Tell each study's sampler."""
         for one in settlements:
             desk = self._desks.get(one.claimed.study_id)
             if desk is not None:
                 value = one.means.validation_loss if one.means else None
                 desk.proposer.tell(one.claimed.number, one.state, value)
-                _count(desk, one.state, value, one.cost)
-                if desk.is_complete:
-                    closing.append(_letter(self._closing_run(desk)))
-        return closing
+                desk.in_flight -= 1
 
     def _ask(self) -> list[NewTrial]:
         """What each study may have under way beyond what it has."""
@@ -314,7 +306,7 @@ class Scheduler:
 
     # studies --------------------------------------------------------------------------------------------------------
 
-    def _desk(self, study: Study, history: Sequence[Any]) -> _Desk:
+    def _desk(self, study: Study, history: Sequence[Past]) -> _Desk:
         proposer = self.workload.proposer(study.space, study.seed)
         proposer.rehydrate(
             [
@@ -329,58 +321,14 @@ class Scheduler:
                 for past in history
             ]
         )
-        desk = _Desk(study, proposer, in_flight=len(history), asked=len(history))
-        for past in history:
-            if past.state.is_finished:
-                _count(desk, past.state, past.validation_loss, Cost())
-        return desk
+        unfinished = sum(not past.state.is_finished for past in history)
+        return _Desk(study, proposer, asked=len(history), in_flight=unfinished)
 
-    def _study_name(self, study_id: int) -> StudyName:
-        study = self._studies[study_id]
-        return StudyName(self.sweep.name, self.sweep.token, study.space, study.replicate)
-
-    def _closing_run(self, desk: _Desk) -> RunRecord:
-        best = {"best.validation_loss": desk.best} if math.isfinite(desk.best) else {}
-        return study_run(
-            self._study_name(desk.study.id),
-            start_ms=_ms(self.sweep.created_at),
-            end_ms=_ms(datetime.now(UTC)),
-            params=study_params(desk.study),
-            metrics=best | {"trials": float(desk.finished), "trials_failed": float(desk.failed)},
-        )
-
-
-def opening_letters(sweep: Sweep, studies: Sequence[Study]) -> list[Letter]:
-    """The parent runs of a sweep's studies, to be posted when it is launched."""
-    return [
-        _letter(
-            study_run(
-                StudyName(sweep.name, sweep.token, study.space, study.replicate),
-                start_ms=_ms(sweep.created_at),
-                params=study_params(study),
-            )
-        )
-        for study in studies
-    ]
-
-
-def study_params(study: Study) -> dict[str, Any]:
-    """What MLflow shows as a study's parameters."""
-    arguments = study.sampler.get("arguments", {})
-    named = {f"sampler.{name}": value for name, value in arguments.items() if isinstance(value, str | int | float)}
-    return {"space": study.space, "replicate": study.replicate, "dimensions": study.dimensions} | {
-        "sampler": study.sampler["kind"],
-        **named,
-    }
-
-
-def _count(desk: _Desk, state: TrialState, value: float | None, cost: Cost) -> None:
-    desk.finished += 1
-    desk.in_flight -= 1
-    desk.failed += state is not TrialState.COMPLETE
-    desk.cost += cost
-    if state is TrialState.COMPLETE and value is not None:
-        desk.best = min(desk.best, value)
+    def _perhaps_complete(self, settlements: Sequence[Settlement]) -> list[int]:
+        """Studies of settled trials for which this worker has nothing more to ask; only the ledger knows them all."""
+        asked = {id_: desk.asked for id_, desk in self._desks.items()}
+        settled = {one.claimed.study_id for one in settlements}
+        return [id_ for id_ in settled if asked.get(id_, math.inf) >= self._studies[id_].trials]
 
 
 def _means(results: Sequence[FitResult]) -> Means:
@@ -397,11 +345,3 @@ def _error(case: _Case) -> str | None:
         if result is not None and result.outcome is Outcome.DIVERGED:
             return f"fold {number} {Outcome.DIVERGED.value} (epoch {result.best_epoch})"
     return None
-
-
-def _letter(run: RunRecord) -> Letter:
-    return Letter(run.uid, run.status, to_json(run))
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

@@ -173,9 +173,7 @@ def work(
     with ledger.write() as connection:
         worker_id = workers.register(connection, setup.device.name, _details(setup))
     identity = {"worker": f"{socket.gethostname()}:{os.getpid()}", "device": setup.device.name}
-    scheduler = Scheduler(
-        ledger, sweep, workload, setup.engine, worker_id=worker_id, times=times, identity=identity
-    )
+    scheduler = Scheduler(ledger, sweep, workload, setup.engine, worker_id=worker_id, times=times, identity=identity)
     with Heartbeat(ledger, worker_id):
         try:
             scheduler.open()

@@ -198,7 +198,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _differences(old: Any, new: Any, at: tuple[str, ...]) -> Iterator[str]:
     where = ".".join(at)
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in old.keys() | new.keys():
+        for key in {**old, **new}:
             if key in old and key in new:
                 yield from _differences(old[key], new[key], (*at, key))
             elif key in old or at != ("spaces",):

@@ -18,10 +18,11 @@ from sweeper.cli.live import LiveView
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
 from sweeper.config import SweepFile, parse_sweep, read_sweep
 from sweeper.courier import following
+from sweeper.engine import use_threads
 from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
-from sweeper.scheduler import opening_letters
+from sweeper.letters import opening_letters
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, Setup, StopRequest, set_up, work
 from sweeper.workload import Workload, differences, workload_of
@@ -44,6 +45,9 @@ SlotsOption = Annotated[
     int | None, typer.Option("--slots", min=1, help="Fits trained at once; default: what the sweep can use, up to 64.")
 ]
 CompileOption = Annotated[Compile, typer.Option("--compile", help="Compile the training step; auto where it pays.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads for training; default: all cores but MLflow's one.")
+]
 MlflowOption = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Deliver to MLflow while training.")]
 
 
@@ -53,6 +57,7 @@ def run(
     store: StoreOption = None,
     device: DeviceOption = "auto",
     slots: SlotsOption = None,
+    threads: ThreadsOption = None,
     compiling: CompileOption = Compile.AUTO,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the sweep of that name and its trials first.")] = False,
     mlflow: MlflowOption = True,
@@ -62,6 +67,7 @@ def run(
     places, times = Places.of(home, store), Timesheet()
     sweep_file = read_sweep(file)
     ledger = places.ledger(create=True)
+    use_threads(threads, spared=1 if mlflow else 0)
     _go(ledger, places, sweep_file, times, device, slots, compiling, fresh=fresh, mlflow=mlflow, json=json)
 
 
@@ -71,6 +77,7 @@ def resume(
     store: StoreOption = None,
     device: DeviceOption = "auto",
     slots: SlotsOption = None,
+    threads: ThreadsOption = None,
     compiling: CompileOption = Compile.AUTO,
     mlflow: MlflowOption = True,
     json: JsonOption = False,
@@ -82,6 +89,7 @@ def resume(
         sweep = sweeps.find(connection, name)
     folder = Path(sweep.file_path).parent
     sweep_file = parse_sweep(sweep.file_text, sweep.file_path, folder)
+    use_threads(threads, spared=1 if mlflow else 0)
     _go(ledger, places, sweep_file, times, device, slots, compiling, fresh=False, mlflow=mlflow, json=json)
 
 
@@ -127,13 +135,13 @@ def _set_up(
 
 
 def _launch(ledger: Ledger, workload: Workload, setup: Setup, fresh: bool) -> Sweep:
+    plan = workload.plan(vars(setup.numerics))
     with ledger.write() as connection:
-        plan = workload.plan(vars(setup.numerics))
+        old = [sweep.id for sweep in sweeps.every(connection) if sweep.name == plan.name]
+        before = [study for id_ in old for study in sweeps.studies(connection, id_)]
         sweep = sweeps.launch(connection, plan, fresh=fresh, differences=differences)
-        known = deliveries.counts(connection, sweep.id)
-        if known == (0, 0, 0):
-            letters = opening_letters(sweep, sweeps.studies(connection, sweep.id))
-            deliveries.post(connection, sweep.id, letters)
+        launched = [study for study in sweeps.studies(connection, sweep.id) if study not in before]  # new or extended
+        deliveries.post(connection, sweep.id, opening_letters(sweep, launched))
         return sweep
 
 

@@ -1,14 +1,15 @@
-"""torch.compile for the training step, where a C++ compiler is at hand."""
+"""torch.compile for the engine's functions, where a C++ compiler is at hand."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from typing import cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 
-from sweeper.engine.step import TrainStep
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def can_compile(device: str) -> bool:
@@ -22,7 +23,7 @@ def can_compile(device: str) -> bool:
 ENGINES_PER_PROCESS = 256
 
 
-def compiled_step(step: TrainStep) -> TrainStep:
-    """The step as one compiled function with static shapes: whatever would recompile is a mistake, not a slow-down."""
+def compiled(function: F) -> F:
+    """One compiled function with static shapes: whatever would recompile is a mistake, not a slow-down."""
     torch._dynamo.config.recompile_limit = ENGINES_PER_PROCESS
-    return cast(TrainStep, torch.compile(step, fullgraph=True, dynamic=False))
+    return cast(F, torch.compile(function, fullgraph=True, dynamic=False))

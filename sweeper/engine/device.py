@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 
@@ -25,6 +26,22 @@ def find_device(name: str) -> str:
         seen = torch.cuda.device_count()
         raise EngineError(f"device {name!r} was asked for, but PyTorch sees {seen} CUDA devices. Pass --device cpu.")
     return name
+
+
+def use_threads(threads: int | None, spared: int) -> int:
+    """Let PyTorch use so many CPU threads; returns how many.
+
+    A step ends when its slowest thread does, so that a thread that shares its core with another process holds up all of
+    them: measured on two cores beside an exporter, one thread trains faster than two.
+
+    Args:
+        threads: how many; None for the cores that this process may use, less those spared.
+        spared: cores that other processes of ours keep busy.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, cores - spared))
+    return torch.get_num_threads()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def inverted_dropout(rows: Tensor, key0: Tensor, key1: Tensor, threshold: Tensor
 
     Args:
         rows: any shape.
-        key0, key1, threshold: int32, one value each.
+        key0: int32, one value.
+        key1: int32, one value.
+        threshold: int32, one value; see `thresholds`.
 
     Returns:
         The shape of `rows`; its mean over masks is `rows`, exactly.

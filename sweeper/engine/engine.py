@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sweeper.engine.arena import Arena, initial_weights
-from sweeper.engine.compiler import compiled_step
+from sweeper.engine.compiler import compiled as compile_function
 from sweeper.engine.device import find_device
 from sweeper.engine.dropout import DroppedLinear
 from sweeper.engine.folds import DeviceFolds
-from sweeper.engine.losses import mean_over_rows, metric_of_mean, row_losses, row_metrics
+from sweeper.engine.losses import mean_over_rows, metric_of_mean
 from sweeper.engine.meter import Stopwatch, row_flops
 from sweeper.engine.optimizers import Adam, Optimizer, Sgd
 from sweeper.engine.products import steady_products
 from sweeper.engine.random import row_order, slot_keys
-from sweeper.engine.step import Batch, evaluation, train_step
+from sweeper.engine.step import Batch, row_scores, train_step
 from sweeper.errors import EngineError
 from sweeper.networks import regularize
 from sweeper.records import Cost, Fit, FitResult, Fold, Outcome, Score, Task, Training
 
 # Evaluation runs over as many slots at a time as keep one layer's activations within a core's cache (measured on
-# 64-64-64-64-10: 10 ms against 22 ms for 60 slots at once).
-CACHE_FLOATS = 1 << 20
+# 64-64-64-64-10: 10 ms against 22 ms for 60 slots at once); a GPU takes as many as its memory is meant to hold.
+TOGETHER_FLOATS = {"cpu": 1 << 20, "cuda": 1 << 28}
 
 # Compiled code for a single lane takes other kernels than for two or more, whose bits agree; a spare lane stays empty.
 LEAST_LANES = {False: 1, True: 2}
@@ -105,9 +105,11 @@ class Engine:
         self.folds = DeviceFolds(folds, self.device)
         self.flops = row_flops(self.network, self.folds.row_shape)
         self.seats: list[_Seat | None] = [None] * slots
-        self._outputs = evaluation(self.network)
+        self._score_rows = row_scores(self.network, task)
         step = train_step(self.network, task, self.optimizer)
-        self._step = compiled_step(step) if compiled else step
+        self._step = compile_function(step) if compiled else step
+        self._score_groups = compile_function(self._score_rows) if compiled else self._score_rows
+        self._groups = self._slot_groups(LEAST_LANES[compiled])
         self._watch = Stopwatch(self.device)
 
     @property
@@ -211,9 +213,7 @@ class Engine:
                 rows=(rows - t * batch_size).clamp(0, batch_size),
                 active=arena.active & (t < slot_steps),
             )
-            arena.trained_loss += self._step(
-                arena.weights, arena.moments, self.folds.x_train, self.folds.y_train, batch
-            )
+            arena.trained_loss += self._step(arena.weights, arena.moments, self.folds.x, self.folds.y, batch)
         arena.step += torch.where(arena.active, slot_steps, 0)
         arena.epoch += arena.active
         arena.trained_loss /= rows
@@ -221,23 +221,33 @@ class Engine:
 
     def _evaluate(self) -> Tensor:
         """`5 x K`: loss as trained, loss on training and validation rows as evaluated, and both metrics."""
-        fold = self.arena.fold
-        train = self._means(self.folds.x_train, self.folds.y_train, self.folds.train_rows[fold])
-        held = self._means(self.folds.x_validation, self.folds.y_validation, self.folds.validation_rows[fold])
-        return torch.stack([self.arena.trained_loss, train[0], held[0], train[1], held[1]])
+        arena, folds = self.arena, self.folds
+        scores = [
+            self._score_groups(
+                {name: weight[group] for name, weight in arena.weights.items()}, folds.x, folds.y, arena.fold[group]
+            )
+            for group in self._groups
+        ]
+        losses, metrics = (torch.cat(parts) for parts in zip(*scores, strict=True))
+        train_rows, held_rows = folds.train_rows[arena.fold], folds.validation_rows[arena.fold]
+        train, held = slice(0, folds.longest), slice(folds.longest, None)
+        scale = folds.target_scale[arena.fold]
+        return torch.stack(
+            [
+                arena.trained_loss,
+                mean_over_rows(losses[:, train], train_rows),
+                mean_over_rows(losses[:, held], held_rows),
+                metric_of_mean(self.task, mean_over_rows(metrics[:, train], train_rows), scale),
+                metric_of_mean(self.task, mean_over_rows(metrics[:, held], held_rows), scale),
+            ]
+        )
 
-    def _means(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        arena = self.arena
-        together = max(1, CACHE_FLOATS // (x.shape[1] * max(arena.weights[n].shape[1] for n in arena.weights)))
-        losses, metrics = [], []
-        for start in range(0, arena.lanes, together):
-            slots = slice(start, start + together)
-            fold = arena.fold[slots]
-            output = self._outputs({name: weight[slots] for name, weight in arena.weights.items()}, x[fold])
-            losses.append(mean_over_rows(row_losses(self.task, output, y[fold]), rows[slots]))
-            metrics.append(mean_over_rows(row_metrics(self.task, output, y[fold]), rows[slots]))
-        scale = self.folds.target_scale[arena.fold]
-        return torch.cat(losses), metric_of_mean(self.task, torch.cat(metrics), scale)
+    def _slot_groups(self, least: int) -> list[slice]:
+        """Slots to evaluate together: groups of one size, so that one compiled function serves them all."""
+        lanes, widest = self.arena.lanes, max(weight.shape[1] for weight in self.arena.weights.values())
+        most = max(least, TOGETHER_FLOATS[self.device.type] // (self.folds.x.shape[1] * widest))
+        size = max((n for n in range(least, min(most, lanes) + 1) if lanes % n == 0), default=lanes)
+        return [slice(start, start + size) for start in range(0, lanes, size)]
 
     def _judge(self, measured: Tensor) -> list[tuple[int, Outcome]]:
         """Keep the best weights and say which slots end, by evaluation-mode losses alone (R10, R15)."""
@@ -302,10 +312,11 @@ class Engine:
         """Always one fit at a time: what else ends in the same tick can't touch the result."""
         x, y = self.folds.test(fold)
         rows = torch.tensor([y.shape[0]], device=self.device)
-        output = self._outputs({name: weight[None] for name, weight in weights.items()}, x[None])
-        loss = mean_over_rows(row_losses(self.task, output, y[None]), rows)
-        metric = mean_over_rows(row_metrics(self.task, output, y[None]), rows)
-        return float(loss), float(metric_of_mean(self.task, metric, self.folds.target_scale[fold]))
+        only = torch.zeros(1, dtype=torch.int64, device=self.device)
+        stacked = {name: weight[None] for name, weight in weights.items()}
+        losses, metrics = self._score_rows(stacked, x[None], y[None], only)
+        metric = metric_of_mean(self.task, mean_over_rows(metrics, rows), self.folds.target_scale[fold])
+        return float(mean_over_rows(losses, rows)), float(metric)
 
     def _vacate(self, slot: int) -> None:
         self.seats[slot] = None

@@ -24,7 +24,9 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`rows @ weight.T + bias`, by a kernel that does not depend on the number of slots.
 
     Args:
-        rows: `B x I`. weight: `O x I`. bias: `O` or None.
+        rows: `B x I`.
+        weight: `O x I`.
+        bias: `O`, or None.
 
     Returns:
         `B x O`.

@@ -40,7 +40,9 @@ def slot_keys(seed: Tensor, stream: Tensor, step: Tensor) -> Tensor:
     """Two keys for `hashed`, from a fit's seed, a stream (layer or purpose) and the fit's own step.
 
     Args:
-        seed, stream, step: int64, broadcastable to one shape S.
+        seed: int64, any shape.
+        stream: int64, broadcastable against `seed`.
+        step: int64, broadcastable against both; S is the shape of all three.
 
     Returns:
         int32 `S x 2`.
@@ -64,7 +66,8 @@ def hashed(key0: Tensor, key1: Tensor, element: Tensor) -> Tensor:
     """A 32-bit hash of each element's index under two keys.
 
     Args:
-        key0, key1: int32, broadcastable against `element`.
+        key0: int32, broadcastable against `element`.
+        key1: int32, likewise.
         element: int32 indices.
 
     Returns:

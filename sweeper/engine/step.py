@@ -8,7 +8,7 @@ along and left as it was. Everything that a new fit changes is a tensor: a refil
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
-from sweeper.engine.losses import row_losses
+from sweeper.engine.losses import row_losses, row_metrics
 from sweeper.engine.optimizers import Optimizer
 from sweeper.networks import RegularizedNetwork
 from sweeper.records import Task
@@ -48,6 +48,7 @@ class Batch:
 
 
 TrainStep = Callable[[Tensors, dict[str, tuple[Tensor, ...]], Tensor, Tensor, Batch], Tensor]
+RowScores = Callable[[Tensors, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def train_step(network: RegularizedNetwork, task: Task, optimizer: Optimizer) -> TrainStep:
@@ -101,11 +102,24 @@ def dropout_buffers(network: RegularizedNetwork, keys: Tensor, thresholds: Tenso
     return buffers
 
 
-def evaluation(network: RegularizedNetwork) -> Callable[[Tensors, Tensor], Tensor]:
-    """Build `(weights, x `K x R x ...`) -> outputs `K x R x C``, dropout off (R1: the plain network)."""
+def row_scores(network: RegularizedNetwork, task: Task) -> RowScores:
+    """Build `(weights, x, y, fold) -> losses and metrics of every row, K x R each`, dropout off (R1).
+
+    Means are left to `losses.mean_over_rows`: compiled code may split a sum by the number of threads.
+
+    Args:
+        network: is copied, for its own evaluation mode.
+        task: which loss and metric.
+    """
     module = copy.deepcopy(network.module).eval()
 
-    def outputs(weights: Mapping[str, Tensor], x: Tensor) -> Any:
-        return functional_call(module, dict(weights), (x,))
+    def slot_output(weights: Tensors, x: Tensor) -> Any:
+        return functional_call(module, weights, (x,))
 
-    return vmap(outputs)
+    outputs = vmap(slot_output)
+
+    def scores(weights: Tensors, x: Tensor, y: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+        output, target = outputs(weights, x[fold]), y[fold]
+        return row_losses(task, output, target), row_metrics(task, output, target)
+
+    return scores

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from sweeper.ledger.rows import Letter, Posted
-from sweeper.ledger.schema import OutboxRow
+from sweeper.ledger.schema import OutboxRow, upsert
 
 REFUSALS = 5  # after which a run is parked, its error kept for the user to see
 _WAITING = OutboxRow.delivered_at.is_(None), OutboxRow.refusals < REFUSALS
@@ -20,9 +18,7 @@ def post(connection: Connection, sweep_id: int, letters: Sequence[Letter]) -> No
     """Put runs into the outbox; a run that is posted again with the same status is delivered again."""
     if not letters:
         return
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    posted = dialect.insert(OutboxRow)
-    again = {"payload": posted.excluded.payload, "delivered_at": None, "refusals": 0}
+    posted = upsert(connection.dialect.name, OutboxRow, ("uid", "status"), ("payload", "refusals", "delivered_at"))
     now = datetime.now(UTC)
     rows = [
         {
@@ -33,10 +29,11 @@ def post(connection: Connection, sweep_id: int, letters: Sequence[Letter]) -> No
             "attempts": 0,
             "refusals": 0,
             "created_at": now,
+            "delivered_at": None,
         }
         for letter in letters
     ]
-    connection.execute(posted.on_conflict_do_update(index_elements=["uid", "status"], set_=again), rows)
+    connection.execute(posted, rows)
 
 
 def take(connection: Connection, sweep_id: int, limit: int) -> list[Posted]:
@@ -53,6 +50,8 @@ def take(connection: Connection, sweep_id: int, limit: int) -> list[Posted]:
 
 def record_delivered(connection: Connection, run_ids: Mapping[int, str]) -> None:
     """Enter under which run ids rows of the outbox stand in MLflow."""
+    if not run_ids:
+        return
     now = datetime.now(UTC)
     delivered = (
         update(OutboxRow)

@@ -110,13 +110,12 @@ def total_cost(connection: Connection, sweep_id: int) -> Cost:
 
 def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:
     """Per space, the complete trial with the lowest validation loss (the lowest number where several have it)."""
-    best: dict[str, Trial] = {}
+    best: dict[str, tuple[float, int, Trial]] = {}
     for trial in trials(connection, sweep_id):
         if trial.state is TrialState.COMPLETE and trial.validation_loss is not None:
-            incumbent = best.get(trial.space)
-            if incumbent is None or trial.validation_loss < (incumbent.validation_loss or 0.0):
-                best[trial.space] = trial
-    return best
+            candidate = (trial.validation_loss, trial.number, trial)
+            best[trial.space] = min(best.get(trial.space, candidate), candidate, key=lambda ranked: ranked[:2])
+    return {space: trial for space, (_, _, trial) in best.items()}
 
 
 def _with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -100,7 +100,7 @@ class Claimed:
     attempt: int
     study_id: int
     number: int
-    params: Mapping[str, ParameterValue]
+    params: Mapping[str, ParameterValue] = field(hash=False)  # a dict has no hash; the ids tell claims apart
     setting: Setting
     suggest_s: float
     started_at: datetime

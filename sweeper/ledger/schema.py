@@ -9,6 +9,7 @@ Numbers that are not finite are NULL.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     literal_column,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -55,6 +57,22 @@ def clock(connection: Connection) -> ColumnElement[float]:
     return literal_column("extract(epoch from clock_timestamp())", Float)
 
 
+@cache
+def upsert(dialect: str, table: type[Base], keys: tuple[str, ...], renewed: tuple[str, ...]) -> Any:
+    """An INSERT that, where a row with the same keys stands, gives that row's `renewed` columns the new values.
+
+    Args:
+        dialect: the connection's, by name.
+        table: whose rows are inserted.
+        keys: the columns of the table's unique constraint.
+        renewed: may be empty; then the row that stands is left as it is.
+    """
+    inserted = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if not renewed:
+        return inserted.on_conflict_do_nothing(index_elements=keys)
+    return inserted.on_conflict_do_update(index_elements=keys, set_={name: inserted.excluded[name] for name in renewed})
+
+
 class Base(DeclarativeBase):
     """The root of the ledger's tables."""
 
@@ -67,6 +85,11 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+# SQLite gives the ids of deleted rows to new ones otherwise; a worker of a sweep that was launched afresh would mistake
+# the new sweep's rows for its own. (PostgreSQL's sequences never go back.)
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 
 class CostColumns:
@@ -90,6 +113,7 @@ class SweepRow(Base):
     """One sweep: the file as it was launched, and how its fits are computed."""
 
     __tablename__ = "sweep"
+    __table_args__ = NEVER_AGAIN
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
@@ -108,7 +132,7 @@ class StudyRow(Base):
     """One Optuna study: one space in one replicate."""
 
     __tablename__ = "study"
-    __table_args__ = (UniqueConstraint("sweep_id", "space", "replicate"),)
+    __table_args__ = (UniqueConstraint("sweep_id", "space", "replicate"), NEVER_AGAIN)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"))
@@ -126,7 +150,7 @@ class TrialRow(Base):
     """One setting, tried."""
 
     __tablename__ = "trial"
-    __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "state", "number"))
+    __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "state", "number"), NEVER_AGAIN)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
@@ -157,7 +181,7 @@ class AttemptRow(CostColumns, Base):
     """One start of a trial, and what it cost, however it ended."""
 
     __tablename__ = "attempt"
-    __table_args__ = (UniqueConstraint("trial_id", "attempt"),)
+    __table_args__ = (UniqueConstraint("trial_id", "attempt"), NEVER_AGAIN)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
@@ -220,7 +244,7 @@ class OutboxRow(Base):
     """A run that MLflow is to be told of."""
 
     __tablename__ = "outbox"
-    __table_args__ = (UniqueConstraint("uid", "status"), Index(None, "sweep_id", "delivered_at", "id"))
+    __table_args__ = (UniqueConstraint("uid", "status"), Index(None, "sweep_id", "delivered_at", "id"), NEVER_AGAIN)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"))

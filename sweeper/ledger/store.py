@@ -6,6 +6,7 @@ wait. A writing transaction begins IMMEDIATE, so that two writers queue up inste
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ class Ledger:
             if not current:
                 with self.write() as connection:
                     upgrade(connection)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, ImportError) as error:  # ImportError: the database's driver is not installed
             raise LedgerError(f"the store {self.masked_url} can't be opened: {error}. Check its URL.") from error
 
     @property
@@ -78,9 +79,10 @@ def _checked(url: str, create: bool) -> str:
     try:
         parsed = make_url(url)
         parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError, ImportError) as error:  # ValueError: a port that is no number
+        shown = re.sub("(?<=://).*(?=@)", "***", url)  # what is no URL may hold a password all the same
         raise LedgerError(
-            f"--store {url!r} is no database URL: {error}. Right would be sqlite:///FILE or postgresql+psycopg://..."
+            f"--store {shown!r} is no database URL: {error}. Right would be sqlite:///FILE or postgresql+psycopg://..."
         ) from error
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         path = Path(parsed.database)
@@ -88,7 +90,12 @@ def _checked(url: str, create: bool) -> str:
             raise LedgerError(
                 f"there is no ledger at {path} yet. Launch a sweep first: sweeper run studies/digits.yaml"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(
+                f"the ledger's folder {path.parent} can't be made: {error.strerror}. Choose another with --home."
+            ) from error
     return url
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from sweeper.errors import SweepChangedError, UnknownSweepError
 from sweeper.ledger.rows import Study, StudyPlan, Sweep, SweepPlan
@@ -18,6 +18,7 @@ from sweeper.ledger.schema import StudyRow, SweepRow
 OPEN, STOPPED = "open", "stopped"
 _SWEEP = tuple(getattr(SweepRow, name) for name in Sweep.__dataclass_fields__)
 _STUDY = tuple(getattr(StudyRow, name) for name in Study.__dataclass_fields__)
+_STATE = select(SweepRow.state).where(SweepRow.id == bindparam("sweep"))
 
 
 def launch(
@@ -87,7 +88,7 @@ def set_state(connection: Connection, sweep_id: int, state: str) -> None:
 
 def state_of(connection: Connection, sweep_id: int) -> str | None:
     """Whether a sweep is open or stopped; None where it was forgotten."""
-    return connection.scalar(select(SweepRow.state).where(SweepRow.id == sweep_id))
+    return connection.scalar(_STATE, {"sweep": sweep_id})
 
 
 def _find(connection: Connection, name: str) -> Sweep | None:

@@ -7,48 +7,74 @@ SUPERSEDED, with its cost, and changes nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from sweeper.ledger.deliveries import post
-from sweeper.ledger.rows import Claimed, NewTrial, PastTrial, SettledFit, Settlement
+from sweeper.ledger.rows import Claimed, Means, NewTrial, PastTrial, SettledFit, Settlement
 from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, FitRow, StudyRow, TrialRow
-from sweeper.ledger.workers import RELEASED
-from sweeper.records import Cost, FitResult, Score, Setting, TrialState
+from sweeper.ledger.workers import LOST, RELEASED
+from sweeper.records import Cost, Score, Setting, TrialState
 
 SUPERSEDED = "SUPERSEDED"
+
+# The statements of a worker's turn, built once: SQLAlchemy takes longer to build one than the store takes to run it.
+_WAITING = (
+    select(
+        TrialRow.id,
+        TrialRow.attempt,
+        TrialRow.study_id,
+        TrialRow.number,
+        TrialRow.params,
+        TrialRow.keep_prob,
+        TrialRow.lambda_.label("lambda_"),
+        TrialRow.suggest_s,
+    )
+    .join(StudyRow)
+    .where(TrialRow.state == TrialState.WAITING, StudyRow.sweep_id == bindparam("sweep"))
+    .order_by(TrialRow.number, StudyRow.turn, StudyRow.id)
+    .limit(bindparam("limit"))
+    .with_for_update(of=TrialRow, skip_locked=True)  # SQLite has one writer at a time, and ignores it
+)
+_RUNNING = (
+    select(TrialRow.id, TrialRow.attempt)
+    .where(
+        TrialRow.id.in_(bindparam("ids", expanding=True)),
+        TrialRow.worker_id == bindparam("worker"),
+        TrialRow.state == TrialState.RUNNING,
+    )
+    .with_for_update()
+)
+_OPEN_ATTEMPT = insert(AttemptRow).returning(AttemptRow.trial_id, AttemptRow.id)
+# These set the columns that their parameters name.
+_SET_TRIAL = update(TrialRow).where(TrialRow.id == bindparam("trial"))
+_SET_UNSETTLED_ATTEMPT = update(AttemptRow).where(
+    AttemptRow.id == bindparam("closed"), or_(AttemptRow.state == TrialState.RUNNING, AttemptRow.state == LOST)
+)
+_CHARGE = (
+    update(AttemptRow)
+    .where(AttemptRow.id == bindparam("charged"))
+    .values(storage_s=AttemptRow.storage_s + bindparam("more_s"))
+)
+_INSERT_TRIAL, _INSERT_FIT = insert(TrialRow), insert(FitRow)
+_SETTLED_COSTS = tuple(name for name in COST_COLUMNS if name != "suggest_s")  # that one is entered with the claim
+_LOSSES = ("train_loss", "validation_loss", "validation_metric", "test_loss", "test_metric")
+_score_values = attrgetter(*Score.__slots__)
 
 
 def propose(connection: Connection, trials: Sequence[NewTrial]) -> None:
     """Enter suggestions as WAITING trials."""
     if trials:
-        connection.execute(insert(TrialRow), [_new(trial) for trial in trials])
+        connection.execute(_INSERT_TRIAL, [_new(trial) for trial in trials])
 
 
 def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> list[Claimed]:
     """Take up to `limit` WAITING trials of a sweep for a worker, lowest numbers first, spaces interleaved."""
-    waiting = (
-        select(
-            TrialRow.id,
-            TrialRow.attempt,
-            TrialRow.study_id,
-            TrialRow.number,
-            TrialRow.params,
-            TrialRow.keep_prob,
-            TrialRow.lambda_.label("lambda_"),
-            TrialRow.suggest_s,
-        )
-        .join(StudyRow)
-        .where(TrialRow.state == TrialState.WAITING, StudyRow.sweep_id == sweep_id)
-        .order_by(TrialRow.number, StudyRow.turn)
-        .limit(limit)
-        .with_for_update(of=TrialRow, skip_locked=True)  # SQLite has one writer at a time, and ignores it
-    )
-    found = connection.execute(waiting).all()
+    found = connection.execute(_WAITING, {"sweep": sweep_id, "limit": limit}).all()
     now = datetime.now(UTC)
     attempts = _start(connection, found, worker_id, now)
     return [
@@ -69,41 +95,45 @@ def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> 
 
 def settle(connection: Connection, worker_id: int, sweep_id: int, settled: Sequence[Settlement]) -> list[Settlement]:
     """Keep the trials' results, fits, costs and runs to deliver; returns those that were not too late."""
-    counted = [one for one in settled if _finish(connection, worker_id, one)]
-    for one in settled:
-        state = one.state.value if one in counted else SUPERSEDED
-        _close(connection, one.claimed.attempt_id, state, one.ended_at, one.cost)
-    fits = [_fit(one.claimed.attempt_id, fit) for one in settled for fit in one.fits]
+    if not settled:
+        return []
+    mine = _still_mine(connection, worker_id, [one.claimed for one in settled])
+    counted = [one for one in settled if one.claimed.attempt_id in mine]
+    if counted:
+        connection.execute(_SET_TRIAL, [_finished(one) for one in counted])
+    fits = [_fit(one.claimed.attempt_id, fit) for one in counted for fit in one.fits]
     if fits:
-        connection.execute(insert(FitRow), fits)
+        connection.execute(_INSERT_FIT, fits)
+    closed = [
+        _closed(one.claimed, one.state if one.claimed.attempt_id in mine else SUPERSEDED, one.ended_at, one.cost)
+        for one in settled
+    ]
+    connection.execute(_SET_UNSETTLED_ATTEMPT, closed)
     post(connection, sweep_id, [letter for one in counted for letter in one.letters])
     return counted
 
 
 def release(connection: Connection, worker_id: int, given_up: Mapping[Claimed, Cost]) -> None:
     """Put claimed trials back to WAITING, with what they have cost so far."""
+    if not given_up:
+        return
     now = datetime.now(UTC)
-    for claimed, cost in given_up.items():
-        mine = (
-            TrialRow.id == claimed.trial_id,
-            TrialRow.attempt == claimed.attempt,
-            TrialRow.worker_id == worker_id,
-        )
-        connection.execute(
-            update(TrialRow).where(*mine).values(state=TrialState.WAITING, worker_id=None, started_at=None)
-        )
-        _close(connection, claimed.attempt_id, RELEASED, now, cost)
+    mine = _still_mine(connection, worker_id, given_up)
+    waiting = {"state": TrialState.WAITING, "worker_id": None, "started_at": None}
+    requeued = [{"trial": claimed.trial_id, **waiting} for claimed in given_up if claimed.attempt_id in mine]
+    if requeued:
+        connection.execute(_SET_TRIAL, requeued)
+    closed = [
+        _closed(claimed, RELEASED if claimed.attempt_id in mine else SUPERSEDED, now, cost)
+        for claimed, cost in given_up.items()
+    ]
+    connection.execute(_SET_UNSETTLED_ATTEMPT, closed)
 
 
 def charge_storage(connection: Connection, seconds: Mapping[int, float]) -> None:
     """Enter what keeping their results took, by attempt; it is known one transaction late."""
     if seconds:
-        charged = (
-            update(AttemptRow)
-            .where(AttemptRow.id == bindparam("charged"))
-            .values(storage_s=AttemptRow.storage_s + bindparam("more_s"))
-        )
-        connection.execute(charged, [{"charged": key, "more_s": value} for key, value in seconds.items()])
+        connection.execute(_CHARGE, [{"charged": key, "more_s": value} for key, value in seconds.items()])
 
 
 def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
@@ -158,50 +188,41 @@ def _start(connection: Connection, found: Sequence[Row[Any]], worker_id: int, no
     if not found:
         return {}
     running = {"state": TrialState.RUNNING, "worker_id": worker_id, "started_at": now}
-    ids = [row.id for row in found]
-    connection.execute(update(TrialRow).where(TrialRow.id.in_(ids)).values(**running, attempt=TrialRow.attempt + 1))
+    connection.execute(_SET_TRIAL, [{"trial": row.id, "attempt": row.attempt + 1, **running} for row in found])
     opened = [
         {
             "trial_id": row.id,
             "attempt": row.attempt + 1,
-            "worker_id": worker_id,
-            "state": TrialState.RUNNING,
-            "started_at": now,
             # the suggestion is paid once, by the first attempt
             "suggest_s": row.suggest_s if row.attempt == 0 else 0.0,
+            **running,
         }
         for row in found
     ]
-    returned = connection.execute(insert(AttemptRow).returning(AttemptRow.trial_id, AttemptRow.id), opened)
+    returned = connection.execute(_OPEN_ATTEMPT, opened)
     return {row.trial_id: row.id for row in returned}
 
 
-def _finish(connection: Connection, worker_id: int, one: Settlement) -> bool:
-    claimed = one.claimed
-    means = {} if one.means is None else {name: finite(value) for name, value in asdict(one.means).items()}
-    done = connection.execute(
-        update(TrialRow)
-        .where(
-            TrialRow.id == claimed.trial_id,
-            TrialRow.attempt == claimed.attempt,
-            TrialRow.worker_id == worker_id,
-            TrialRow.state == TrialState.RUNNING,
-        )
-        .values(state=one.state, error=one.error, ended_at=one.ended_at, **means)
-    )
-    return done.rowcount == 1
+def _still_mine(connection: Connection, worker_id: int, claimed: Iterable[Claimed]) -> set[int]:
+    """The attempts under which a worker's trials still run; nobody else can take those before the transaction ends."""
+    attempts = {(one.trial_id, one.attempt): one.attempt_id for one in claimed}
+    sought = {"ids": [trial_id for trial_id, _ in attempts], "worker": worker_id}
+    running = connection.execute(_RUNNING, sought)
+    return {attempts[key] for row in running if (key := (row.id, row.attempt)) in attempts}
 
 
-def _close(connection: Connection, attempt_id: int, state: str, ended_at: datetime, cost: Cost) -> None:
-    costs = {name: getattr(cost, name) for name in COST_COLUMNS if name != "suggest_s"}
-    connection.execute(
-        update(AttemptRow).where(AttemptRow.id == attempt_id).values(state=state, ended_at=ended_at, **costs)
-    )
+def _finished(one: Settlement) -> dict[str, Any]:
+    means = {name: one.means and finite(getattr(one.means, name)) for name in Means.__dataclass_fields__}
+    return {"trial": one.claimed.trial_id, "state": one.state, "error": one.error, "ended_at": one.ended_at, **means}
+
+
+def _closed(claimed: Claimed, state: str, ended_at: datetime, cost: Cost) -> dict[str, Any]:
+    costs = {name: getattr(cost, name) for name in _SETTLED_COSTS}
+    return {"closed": claimed.attempt_id, "state": state, "ended_at": ended_at, **costs}
 
 
 def _fit(attempt_id: int, fit: SettledFit) -> dict[str, Any]:
     result = fit.result
-    losses = ("train_loss", "validation_loss", "validation_metric", "test_loss", "test_metric")
     return {
         "attempt_id": attempt_id,
         "fold": fit.fold,
@@ -209,11 +230,13 @@ def _fit(attempt_id: int, fit: SettledFit) -> dict[str, Any]:
         "outcome": result.outcome.value,
         "best_epoch": result.best_epoch,
         "squared_norms": [finite(norm) for norm in result.squared_norms],
-        "curves": _curves(result),
-        **{name: finite(getattr(result, name)) for name in losses},
-        **asdict(result.cost),
+        "curves": _curves(result.scores),
+        **{name: finite(getattr(result, name)) for name in _LOSSES},
+        **{name: getattr(result.cost, name) for name in COST_COLUMNS},
     }
 
 
-def _curves(result: FitResult) -> dict[str, list[float | None]]:
-    return {name: [finite(getattr(score, name)) for score in result.scores] for name in Score.__slots__}
+def _curves(scores: Sequence[Score]) -> dict[str, list[float | None]]:
+    """One list per measure, empty ones where not even one epoch was trained."""
+    measured = zip(*map(_score_values, scores), strict=True) if scores else [()] * len(Score.__slots__)
+    return {name: [finite(value) for value in values] for name, values in zip(Score.__slots__, measured, strict=True)}

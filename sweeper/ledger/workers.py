@@ -16,9 +16,8 @@ from typing import Any
 
 import psutil
 from sqlalchemy import Connection, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from sweeper.ledger.schema import AttemptRow, LeaseRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock
+from sweeper.ledger.schema import AttemptRow, LeaseRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock, upsert
 from sweeper.records import TrialState
 
 LEASE_S = 120.0
@@ -74,7 +73,8 @@ def bury_dead(connection: Connection) -> int:
 def give_back(connection: Connection, worker_id: int, state: str) -> int:
     """Put a worker's running trials back to WAITING and close their attempts as `state`; returns how many.
 
-    What the worker had spent on lost attempts is what its time rows hold beyond its settled ones; it is split evenly.
+    What the worker had spent on lost attempts is what its time rows hold beyond its settled ones; it is split evenly,
+    anew where a worker that was taken for dead went on.
     """
     running = TrialRow.worker_id == worker_id, TrialRow.state == TrialState.RUNNING
     trials = list(connection.scalars(select(TrialRow.id).where(*running)))
@@ -90,11 +90,7 @@ def give_back(connection: Connection, worker_id: int, state: str) -> int:
 
 def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Mapping[str, float]) -> None:
     """Enter what a worker's time for a sweep has gone into so far, kind by kind."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    entered = dialect.insert(WorkerTimeRow)
-    entered = entered.on_conflict_do_update(
-        index_elements=["worker_id", "sweep_id", "kind"], set_={"seconds": entered.excluded.seconds}
-    )
+    entered = upsert(connection.dialect.name, WorkerTimeRow, ("worker_id", "sweep_id", "kind"), ("seconds",))
     rows = [
         {"worker_id": worker_id, "sweep_id": sweep_id, "kind": kind, "seconds": value}
         for kind, value in seconds.items()
@@ -113,10 +109,8 @@ def take_lease(connection: Connection, name: str, owner: str, seconds: float) ->
     )
     if taken.rowcount:
         return True
-    if holder is not None:
-        return False
-    connection.execute(insert(LeaseRow).values(name=name, owner=owner, until=now + seconds))
-    return True
+    first = upsert(connection.dialect.name, LeaseRow, ("name",), ())
+    return connection.execute(first.values(name=name, owner=owner, until=now + seconds)).rowcount == 1
 
 
 def this_process() -> str:
@@ -135,9 +129,13 @@ def drop_lease(connection: Connection, name: str, owner: str) -> None:
 
 
 def _living(connection: Connection) -> Sequence[Any]:
+    """Workers that have not ended, and those that went on after they were taken for dead."""
     expired = (WorkerRow.lease_until < clock(connection)).label("expired")
     query = select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.process_started, expired)
-    return connection.execute(query.where(WorkerRow.ended_at.is_(None))).all()
+    running = select(TrialRow.worker_id).where(TrialRow.state == TrialState.RUNNING)
+    proposing = select(StudyRow.proposer_id).where(StudyRow.proposer_id.is_not(None))
+    holds = WorkerRow.id.in_(running) | WorkerRow.id.in_(proposing)
+    return connection.execute(query.where(WorkerRow.ended_at.is_(None) | holds)).all()
 
 
 def _is_dead(worker: Any) -> bool:
@@ -157,10 +155,10 @@ def is_alive(pid: int, started: float) -> bool:
 
 
 def _share_out(connection: Connection, worker_id: int) -> None:
-    unfinished = AttemptRow.worker_id == worker_id, AttemptRow.ended_at.is_(None)
+    lost = or_(AttemptRow.ended_at.is_(None), AttemptRow.state == LOST)
     by_sweep: dict[int, list[int]] = defaultdict(list)
     query = select(AttemptRow.id, StudyRow.sweep_id).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
-    for attempt_id, sweep_id in connection.execute(query.join(StudyRow).where(*unfinished)):
+    for attempt_id, sweep_id in connection.execute(query.join(StudyRow).where(AttemptRow.worker_id == worker_id, lost)):
         by_sweep[sweep_id].append(attempt_id)
     for sweep_id, attempts in by_sweep.items():
         for kind in SHARED_KINDS:
@@ -170,7 +168,7 @@ def _share_out(connection: Connection, worker_id: int) -> None:
 
 
 def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str) -> float:
-    """A worker's seconds for a sweep beyond those that its ended attempts account for."""
+    """A worker's seconds for a sweep beyond those that its settled attempts account for."""
     spent = connection.scalar(
         select(WorkerTimeRow.seconds).where(
             WorkerTimeRow.worker_id == worker_id,
@@ -181,7 +179,10 @@ def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str)
     ended = select(func.sum(getattr(AttemptRow, f"{kind}_s"))).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
     settled = connection.scalar(
         ended.join(StudyRow).where(
-            AttemptRow.worker_id == worker_id, StudyRow.sweep_id == sweep_id, AttemptRow.ended_at.is_not(None)
+            AttemptRow.worker_id == worker_id,
+            StudyRow.sweep_id == sweep_id,
+            AttemptRow.ended_at.is_not(None),
+            AttemptRow.state != LOST,
         )
     )
     return max(0.0, (spent or 0.0) - (settled or 0.0))

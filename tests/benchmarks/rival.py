@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +53,8 @@ from sweeper.engine import Engine, can_compile
 from sweeper.networks import mlp
 from sweeper.records import Fit, Fold, Setting, Task, Training
 
-STUDY = yaml.safe_load((Path(__file__).parents[2] / "studies" / "digits.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+STUDY = yaml.safe_load((ROOT / "studies" / "digits.yaml").read_text())
 TRAIN, RANGES = STUDY["train"], STUDY["ranges"]
 SIZES = (64, *STUDY["model"]["hidden"], 10)
 LAYERS = len(SIZES) - 1
@@ -219,23 +220,30 @@ def engine_alone(options: Options, trials: int, seed: int) -> Turn:
 
 
 def sweeper_run(options: Options, trials: int, seed: int) -> Turn:
-    """`sweeper run` in a home of its own; what it counts is asked of `sweeper status`."""
+    """`sweeper run` in a home of its own, MLflow delivery beside it; what it did is asked of the ledger."""
     del options
-    search = STUDY["search"] | {"trials": max(1, trials // REPLICATES)}
-    sweep = STUDY | {"name": "rival", "search": search, "spaces": {"both": STUDY["spaces"]["both"]}}
+    concurrency = len(STUDY["spaces"])  # one space fills as many slots as the whole sweep does
+    search = STUDY["search"] | {"trials": max(1, trials // REPLICATES), "concurrency": concurrency}
+    sweep = STUDY | {"name": "rival", "seed": seed, "search": search, "spaces": {"both": STUDY["spaces"]["both"]}}
     with tempfile.TemporaryDirectory() as folder:
-        file, home = Path(folder) / "rival.yaml", Path(folder) / "home"
+        file, home = Path(folder) / "rival.yaml", str(Path(folder) / "home")
         file.write_text(yaml.safe_dump(sweep))
         start = time.perf_counter()
-        sweeper("run", str(file), "--home", str(home))
+        sweeper("run", str(file), "--home", home)
         seconds = time.perf_counter() - start
-        status = json.loads(sweeper("status", "rival", "--home", str(home), "--json"))
-    return Turn(trials=status["complete"], seconds=seconds)
+        status = json.loads(sweeper("status", "rival", "--home", home, "--json"))
+        done = json.loads(sweeper("trials", "rival", "--home", home, "--json"))
+    losses = statistics.median(trial["validation_loss"] for trial in done)
+    finished = status["trials"]["finished"]
+    return Turn(finished, seconds, status["cost"]["epochs"] / finished, losses)
 
 
 def sweeper(*arguments: str) -> str:
     command = [sys.executable, "-m", "sweeper", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"sweeper {' '.join(arguments)} ended with {run.returncode}:\n{run.stderr}")
+    return run.stdout
 
 
 # Running and showing.
@@ -263,7 +271,7 @@ def prepare(warm_up: Callable[[], object], together: Any) -> None:
     together.wait(timeout=300)
 
 
-def timed(pool: ProcessPoolExecutor, jobs: list[Callable[[], Trained]]) -> Turn:
+def timed(pool: ProcessPoolExecutor, jobs: Sequence[Callable[[], Trained]]) -> Turn:
     start = time.perf_counter()
     trained = [one for future in [pool.submit(job) for job in jobs] for one in future.result()]
     seconds = time.perf_counter() - start

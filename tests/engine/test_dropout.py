@@ -18,6 +18,7 @@ from sweeper.engine.random import slot_keys, uniform24
 from sweeper.networks import regularize
 from sweeper.records import Fit, Fold, Setting, Task, Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Doubles = npt.NDArray[np.float64]
 
 KEEP_PROBS = [0.05, 0.3, 0.5, 0.7, 0.8, 0.95]

@@ -16,6 +16,8 @@ from engine.workloads import build, fit, fold, run_all, run_alone
 from sweeper.engine import Engine
 from sweeper.records import Fit, FitResult, Fold, Outcome, Score, Setting, Task, Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # few and noisy rows, a wide network, a high rate: it overfits within some epochs
 SIZES = (10, 32, 32, 3)
 LAYERS = len(SIZES) - 1

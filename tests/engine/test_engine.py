@@ -15,11 +15,13 @@ from torch import nn
 
 import sweeper
 from engine import plain
-from engine.workloads import ADAM, SGD, build, fit, fold, run_all, run_alone
-from sweeper.engine import Engine, can_compile
+from engine.workloads import ADAM, build, fit, fold, run_all, run_alone
+from sweeper.engine import Engine, can_compile, device_facts, find_device
 from sweeper.engine.random import row_order, slot_keys, uniform24
 from sweeper.errors import EngineError
-from sweeper.records import FitResult, Setting, Task, Training
+from sweeper.records import FitResult, Setting, Task
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 INPUTS, CLASSES = 20, 4
 NETWORK = build(INPUTS, (32, 32), CLASSES)
@@ -55,8 +57,24 @@ def test_a_setting_with_another_number_of_layers_is_refused() -> None:
 
 @no_cuda
 def test_cuda_without_cuda_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"PyTorch sees no CUDA device. Pass --device cpu"):
+    with pytest.raises(EngineError, match=r"device 'cuda' was asked for, but PyTorch sees .*Pass --device cpu"):
         engine_of(slots=1, device="cuda")
+
+
+@no_cuda
+def test_auto_is_the_cpu_where_there_is_no_gpu() -> None:
+    assert find_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:zero", ""])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(EngineError, match=f"device '{name}' is not known. Choose auto, cpu, cuda, or cuda:0"):
+        find_device(name)
+
+
+def test_a_devices_facts_are_those_of_this_process() -> None:
+    facts = device_facts("cpu")
+    assert (facts.kind, facts.torch, facts.threads) == ("cpu", torch.__version__, torch.get_num_threads())
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
@@ -109,11 +127,17 @@ def test_without_keys_every_fit_is_given_up() -> None:
     assert engine.train().results == ()
 
 
+def test_a_rehearsal_takes_time_and_leaves_no_trace() -> None:
+    engine = engine_of(slots=2)
+    assert engine.rehearse() > 0
+    assert engine.free == 2
+    assert figures(run_alone(engine, FITS[0])) == figures(run_alone(engine_of(slots=2), FITS[0]))
+
+
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("training", [ADAM, SGD], ids=["adam", "sgd"])
-def test_a_refill_compiles_nothing_anew(training: Training) -> None:
-    engine = Engine(NETWORK, FOLDS, training, Task.MULTICLASS, slots=2, compiled=True)
+def test_a_refill_compiles_nothing_anew() -> None:
+    engine = engine_of(slots=2, compiled=True)
     engine.admit(FITS[:2])
     engine.train()
     with torch.compiler.set_stance("fail_on_recompile"):

@@ -14,6 +14,8 @@ from sweeper.engine import Engine, Tick
 from sweeper.engine.meter import Stopwatch
 from sweeper.records import Cost, Outcome, Task, Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = [(64, 64, 64, 64, 10), (3, 7, 7, 3, 2, 1), (20, 64, 32, 10), (5, 1)]
 ROWS = ((100, 60, 50), (65, 40, 30))
 each_size = pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -15,6 +15,8 @@ from engine.workloads import build, fit, fold, run_alone
 from sweeper.engine import Engine
 from sweeper.records import Fit, Fold, Score, Setting, Task, Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # 97 rows in batches of 32: four steps an epoch, the last of a single row; five epochs are 20 steps
 ROWS = (97, 60, 50)
 EPOCHS = 5

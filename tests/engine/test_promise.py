@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-
 from engine.workloads import ADAM, SGD, build, fit, fold, run_all, run_alone
+
 from sweeper.engine import Engine, can_compile
-from sweeper.records import Cost, FitResult, Outcome, Setting, Task, Training
+from sweeper.records import Cost, Fit, FitResult, Outcome, Setting, Task, Training
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,8 @@ WORKLOADS = {
     "digits": Workload(Task.MULTICLASS, (64, 64, 64, 64, 10), ADAM),
     "lecture": Workload(Task.BINARY, (3, 7, 7, 3, 2, 1), ADAM),
     "regression": Workload(Task.REGRESSION, (10, 32, 32, 1), SGD),
+    "odd sizes": Workload(Task.MULTICLASS, (5, 33, 3), replace(ADAM, batch_size=7, epochs=3)),
 }
-eager_and_compiled = pytest.mark.parametrize(
-    "compiled",
-    [
-        pytest.param(False, id="eager"),
-        pytest.param(
-            True,
-            id="compiled",
-            marks=[pytest.mark.slow, pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")],
-        ),
-    ],
-)
 
 
 @pytest.fixture(params=WORKLOADS.values(), ids=WORKLOADS.keys())
@@ -64,36 +56,58 @@ def same(left: FitResult, right: FitResult) -> bool:
     return essence(left) == essence(right)
 
 
-@eager_and_compiled
-def test_a_fit_scores_the_same_alone_in_company_and_after_a_refill(workload: Workload, compiled: bool) -> None:
+def test_a_fit_scores_the_same_alone_in_company_and_after_a_refill(workload: Workload) -> None:
     fits = [workload.fit(number) for number in range(7)]
-    together = run_all(workload.engine(3, compiled), fits)  # 7 fits in 3 slots: most enter in mid-run
-    alone = workload.engine(1, compiled)
+    together = run_all(workload.engine(3, compiled=False), fits)  # 7 fits in 3 slots: most enter in mid-run
+    alone = workload.engine(1, compiled=False)
     for one in fits:
         assert same(together[one.key], run_alone(alone, one)), one.key
 
 
-@eager_and_compiled
-def test_a_neighbour_full_of_nan_changes_nothing(workload: Workload, compiled: bool) -> None:
+def test_a_neighbour_full_of_nan_changes_nothing(workload: Workload) -> None:
     healthy = workload.fit(0)
-    engine = workload.engine(2, compiled)
-    engine.admit([replace(healthy, key="sick"), healthy])
-    engine.arena.weights[engine.network.weight_names[0]][0].fill_(float("nan"))
-    results = run_all(engine, [])
-    assert results["sick"].outcome is Outcome.DIVERGED
-    assert same(results[healthy.key], run_alone(workload.engine(1, compiled), healthy))
+    results = run_beside_a_sick_fit(workload.engine(2, compiled=False), [healthy])
+    assert same(results[healthy.key], run_alone(workload.engine(1, compiled=False), healthy))
 
 
 def test_the_number_of_threads_changes_nothing(workload: Workload) -> None:
     fits = [workload.fit(number) for number in range(4)]
-    before = torch.get_num_threads()
     many = run_all(workload.engine(4, compiled=False), fits)
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         one = run_all(workload.engine(4, compiled=False), fits)
+    assert all(same(many[key], one[key]) for key in many)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
+@pytest.mark.parametrize("name", ["digits", "odd sizes"])
+def test_compiled_fits_are_their_own_too(name: str) -> None:
+    """Company, refills, a sick neighbour and the number of threads at once: each compilation takes seconds."""
+    workload = WORKLOADS[name]
+    fits = [workload.fit(number) for number in range(5)]
+    together = run_beside_a_sick_fit(workload.engine(3, compiled=True), fits)
+    with threads(1):
+        alone = workload.engine(1, compiled=True)
+        for one in fits:
+            assert same(together[one.key], run_alone(alone, one)), one.key
+
+
+def run_beside_a_sick_fit(engine: Engine, fits: Sequence[Fit]) -> dict[str, FitResult]:
+    engine.admit([replace(fits[0], key="sick")])
+    engine.arena.weights[engine.network.weight_names[0]][0].fill_(float("nan"))
+    results = run_all(engine, fits)
+    assert results["sick"].outcome is Outcome.DIVERGED
+    return results
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    assert all(same(many[key], one[key]) for key in many)
 
 
 def test_another_seed_and_another_setting_give_another_result(workload: Workload) -> None:

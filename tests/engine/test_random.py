@@ -13,6 +13,8 @@ from torch import Tensor
 from engine import plain
 from sweeper.engine.random import ORDER_STREAM, hashed, philox4x32, row_order, slot_keys, uniform24
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # kat_vectors of Random123 (Salmon et al. 2011), "philox4x32 10": counter, key, answer
 KNOWN_ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),

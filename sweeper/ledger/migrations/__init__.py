@@ -25,9 +25,7 @@ def is_current(connection: Connection) -> bool:
         return False
     found = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     if found is not None and str(found) > HEAD:
-        raise LedgerError(
-            f"the store is at revision {found}, newer than this sweeper's {HEAD}. Update sweeper."
-        )
+        raise LedgerError(f"the store is at revision {found}, newer than this sweeper's {HEAD}. Update sweeper.")
     return bool(found == HEAD)
 
 

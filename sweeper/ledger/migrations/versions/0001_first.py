@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sweep")),
         sa.UniqueConstraint("name", name=op.f("uq_sweep_name")),
         sa.UniqueConstraint("token", name=op.f("uq_sweep_token")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "worker",
@@ -91,6 +92,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["sweep_id"], ["sweep.id"], name=op.f("fk_outbox_sweep_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
         sa.UniqueConstraint("uid", "status", name=op.f("uq_outbox_uid_status")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         op.f("ix_outbox_sweep_id_delivered_at_id"), "outbox", ["sweep_id", "delivered_at", "id"], unique=False
@@ -111,6 +113,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["sweep_id"], ["sweep.id"], name=op.f("fk_study_sweep_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
         sa.UniqueConstraint("sweep_id", "space", "replicate", name=op.f("uq_study_sweep_id_space_replicate")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "worker_time",
@@ -153,6 +156,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["worker_id"], ["worker.id"], name=op.f("fk_trial_worker_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trial")),
         sa.UniqueConstraint("study_id", "number", name=op.f("uq_trial_study_id_number")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_trial_state_number"), "trial", ["state", "number"], unique=False)
     op.create_index(op.f("ix_trial_worker_id"), "trial", ["worker_id"], unique=False)
@@ -178,6 +182,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["worker_id"], ["worker.id"], name=op.f("fk_attempt_worker_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempt")),
         sa.UniqueConstraint("trial_id", "attempt", name=op.f("uq_attempt_trial_id_attempt")),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_attempt_worker_id"), "attempt", ["worker_id"], unique=False)
     op.create_table(

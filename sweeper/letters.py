@@ -1,0 +1,81 @@
+"""What MLflow is told of a sweep's studies and trials, as letters for the ledger's outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sweeper.export import StudyName, TrialReport, study_run, to_json, trial_run
+from sweeper.ledger.rows import Letter, PastTrial, Study, Sweep
+from sweeper.records import RunRecord, Task, TrialState
+
+
+def opening_letters(sweep: Sweep, studies: Sequence[Study]) -> list[Letter]:
+    """The parent runs of studies that are launched or extended: under way, with what is fixed about them."""
+    return [
+        _letter(study_run(study_name(sweep, study), start_ms=to_ms(sweep.created_at), params=study_params(study)))
+        for study in studies
+    ]
+
+
+def closing_letters(sweep: Sweep, studies: Mapping[int, Study], history: Sequence[PastTrial]) -> list[Letter]:
+    """The parent runs of those studies that are complete.
+
+    Args:
+        sweep: whose studies.
+        studies: by id, at least those that the trials belong to.
+        history: every trial of some studies.
+    """
+    by_study: dict[int, list[PastTrial]] = {}
+    for past in history:
+        by_study.setdefault(past.study_id, []).append(past)
+    return [
+        _closing_letter(sweep, studies[id_], trials)
+        for id_, trials in by_study.items()
+        if sum(trial.state.is_finished for trial in trials) >= studies[id_].trials
+    ]
+
+
+def trial_letter(sweep: Sweep, study: Study, report: TrialReport, task: Task) -> Letter:
+    """The run of a trial that ended."""
+    return _letter(trial_run(study_name(sweep, study), report, task))
+
+
+def study_name(sweep: Sweep, study: Study) -> StudyName:
+    """A study's name in MLflow."""
+    return StudyName(sweep.name, sweep.token, study.space, study.replicate)
+
+
+def study_params(study: Study) -> dict[str, Any]:
+    """What MLflow shows as a study's parameters."""
+    arguments = study.sampler.get("arguments", {})
+    named = {f"sampler.{name}": value for name, value in arguments.items() if isinstance(value, str | int | float)}
+    return {"space": study.space, "replicate": study.replicate, "dimensions": study.dimensions} | {
+        "sampler": study.sampler["kind"],
+        **named,
+    }
+
+
+def to_ms(moment: datetime) -> int:
+    """A moment as MLflow counts: milliseconds since the epoch (UTC)."""
+    return round(moment.timestamp() * 1000)
+
+
+def _closing_letter(sweep: Sweep, study: Study, trials: Sequence[PastTrial]) -> Letter:
+    losses = [trial.validation_loss for trial in trials if trial.validation_loss is not None]
+    best = {"best.validation_loss": min(losses)} if losses else {}
+    failed = sum(trial.state is not TrialState.COMPLETE for trial in trials)
+    return _letter(
+        study_run(
+            study_name(sweep, study),
+            start_ms=to_ms(sweep.created_at),
+            end_ms=to_ms(datetime.now(UTC)),
+            params=study_params(study),
+            metrics=best | {"trials": float(len(trials)), "trials_failed": float(failed)},
+        )
+    )
+
+
+def _letter(run: RunRecord) -> Letter:
+    return Letter(run.uid, run.status, to_json(run))

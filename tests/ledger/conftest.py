@@ -1,0 +1,46 @@
+"""One contract for every database: what takes `ledger_url` must hold on each that is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ledger.makers import launched, registered
+
+from sweeper.ledger.rows import Sweep
+from sweeper.ledger.store import Ledger
+
+
+@pytest.fixture(params=["sqlite"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that does not exist yet."""
+    return {"sqlite": f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"}[request.param]
+
+
+@pytest.fixture
+def sqlite_file(ledger_url: str) -> Path:
+    """Where a SQLite store lives, for tests of what SQLite alone does."""
+    if not ledger_url.startswith("sqlite"):
+        pytest.skip("SQLite only")
+    return Path(ledger_url.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An open store without a sweep."""
+    opened = Ledger(ledger_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sweep(ledger: Ledger) -> Sweep:
+    """Two spaces, two replicates, eight trials each, nothing tried."""
+    return launched(ledger)
+
+
+@pytest.fixture
+def worker(ledger: Ledger) -> int:
+    """This process as a worker."""
+    return registered(ledger)

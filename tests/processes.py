@@ -1,0 +1,193 @@
+"""Real `sweeper` processes that start at once, so that tests can kill many of them.
+
+Importing PyTorch and the others takes seconds. Python's fork server imports them once; each process is forked from it,
+runs the command line in a process of its own, and dies of a SIGKILL as any other does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PRELOAD = [
+    "alembic.command",
+    "mlflow.tracking",
+    "optuna.samplers",
+    "sklearn",
+    "sweeper.courier",
+    "sweeper.price",
+    "sweeper.worker",
+    "torch._dynamo",  # the engine counts operations with it
+    "typer",
+]
+OURS = ("MLFLOW_TRACKING_URI", "SWEEPER_HOME", "SWEEPER_STORE", "NO_COLOR", "FORCE_COLOR")
+DEADLINE_S = 60.0
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOAD)
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Where a process kills itself: as it enters a function for the n-th time, or as it leaves it.
+
+    Attributes:
+        where: the function, e.g. "sweeper.scheduler:Scheduler._admit".
+    """
+
+    where: str
+    call: int = 1
+    leaving: bool = False
+
+    def arm(self) -> None:
+        """Put the function under watch in this process."""
+        module, _, path = self.where.partition(":")
+        *owners, name = path.split(".")
+        owner: Any = importlib.import_module(module)
+        for each in owners:
+            owner = getattr(owner, each)
+        setattr(owner, name, self._deadly(getattr(owner, name)))
+
+    def _deadly(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        calls = 0
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == self.call and not self.leaving:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*args, **kwargs)
+            if calls == self.call and self.leaving:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return watched
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """A `sweeper` process under way.
+
+    Attributes:
+        folder: where it runs, and where its output goes.
+    """
+
+    process: Any
+    folder: Path
+    number: int
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return int(self.process.pid)
+
+    @property
+    def out(self) -> str:
+        """Its standard output so far."""
+        return (self.folder / f"{self.number}.out").read_text()
+
+    @property
+    def err(self) -> str:
+        """Its standard error so far."""
+        return (self.folder / f"{self.number}.err").read_text()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, -9 after a SIGKILL; None while it runs."""
+        code: int | None = self.process.exitcode
+        return code
+
+    def wait(self) -> Sweeper:
+        """Until it has ended by itself."""
+        self.process.join(DEADLINE_S)
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(f"still running after {DEADLINE_S:.0f} s: {self.out}{self.err}")
+        return self
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Until something is so, which must be before it ends."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not is_so():
+            assert self.process.is_alive(), f"ended with {self.code}: {self.out}{self.err}"
+            assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s: {self.out}{self.err}"
+            time.sleep(0.005)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> Sweeper:
+        """SIGKILL, and wait for its end."""
+        self.process.kill()
+        return self.wait()
+
+
+@dataclass
+class Shell:
+    """Starts `sweeper` in one folder.
+
+    Attributes:
+        folder: the working directory; the ledger is in its sweeper-data.
+        environment: what is set beyond this process's environment.
+    """
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    started: list[Sweeper] = field(default_factory=list)
+
+    def start(self, *argv: str, crash: Crash | None = None) -> Sweeper:
+        """Start a command."""
+        number = len(self.started)
+        process = _context.Process(target=_sweeper, args=(self.folder, number, argv, self.environment, crash))
+        process.start()
+        self.started.append(Sweeper(process, self.folder, number))
+        return self.started[-1]
+
+    def __call__(self, *argv: str, crash: Crash | None = None) -> Sweeper:
+        """Run a command to its end."""
+        return self.start(*argv, crash=crash).wait()
+
+
+@contextmanager
+def shell(folder: Path, **environment: str) -> Iterator[Shell]:
+    """A shell whose processes are gone at its end."""
+    opened = Shell(folder, dict(environment))
+    try:
+        yield opened
+    finally:
+        for sweeper in opened.started:
+            sweeper.process.kill()
+            sweeper.process.join()
+
+
+def _sweeper(
+    folder: Path, number: int, argv: Sequence[str], environment: Mapping[str, str], crash: Crash | None
+) -> None:
+    """The process: as `python -m sweeper` in that folder, its output in files, one thread."""
+    os.chdir(folder)
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT, 0o644), stream)
+    for name in OURS:
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    sys.argv = ["sweeper", *argv]
+
+    import torch
+
+    from sweeper.cli import main
+
+    torch.set_num_threads(1)
+    if crash is not None:
+        crash.arm()
+    main()

@@ -1,0 +1,211 @@
+"""A sweep file made concrete: its seeds, its studies' turns, its plan, and what may change about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import FOLDS, START, TPE, Change, small_workload, write_sweep
+
+from sweeper.config import read_sweep
+from sweeper.errors import SweepFileError
+from sweeper.records import Setting
+from sweeper.seeds import fit_seed, seed_of, study_seed
+from sweeper.workload import differences, enqueued, workload_of
+
+GRID: Change = ("sampler: random, trials: 5", "sampler: {kind: grid, points: 3}, trials: 500")
+
+
+def refused(folder: Path, *changes: Change) -> str:
+    with pytest.raises(SweepFileError) as caught:
+        workload_of(read_sweep(write_sweep(folder, *changes)))
+    return str(caught.value)
+
+
+def changes_between(folder: Path, *changes: Change) -> list[str]:
+    old, new = (small_workload(folder, *each).plan({}).config for each in ((), changes))
+    return differences(old, new)
+
+
+# seeds ----------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_stay_what_they_were():
+    """Written down once: another value would make finished sweeps irreproducible."""
+    assert seed_of("a", 1) == 6_431_086_039_603_022_688
+    assert fit_seed(0, 1, 2, 3) == 2_722_712_630_411_258_638
+    assert study_seed(0, 1) == 8_888_804_895_262_825_512
+
+
+def test_fits_of_a_sweep_have_seeds_of_their_own():
+    places = [(s, r, n, f) for s in range(2) for r in range(3) for n in range(20) for f in range(3)]
+    seeds = {fit_seed(*place) for place in places}
+    assert len(seeds) == len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_numbers_side_by_side_are_not_taken_for_each_other():
+    assert fit_seed(1, 11, 1, 1) != fit_seed(1, 1, 11, 1) != fit_seed(11, 1, 1, 1)
+
+
+# studies --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_space_has_a_study_in_every_replicate(tmp_path: Path):
+    studies = small_workload(tmp_path).studies()
+    assert {(study.space, study.replicate) for study in studies} == {(s, r) for s in ("shared", "both") for r in (0, 1)}
+    assert {study.space: study.dimensions for study in studies} == {"shared": 1, "both": 5}
+    assert {study.trials for study in studies} == {5}
+
+
+def test_spaces_of_one_replicate_share_the_seed_of_their_suggestions(tmp_path: Path):
+    seeds = {(study.space, study.replicate): study.seed for study in small_workload(tmp_path).studies()}
+    assert seeds["shared", 0] == seeds["both", 0] != seeds["shared", 1] == seeds["both", 1]
+
+
+def test_turns_are_drawn_from_the_seed_so_that_spaces_interleave(tmp_path: Path):
+    replicates = ("replicates: 2", "replicates: 12")
+    studies = small_workload(tmp_path, replicates).studies()
+    in_turn = [study.space for study in sorted(studies, key=lambda study: study.turn)]
+    assert sorted(study.turn for study in studies) == list(range(24))
+    assert 3 <= in_turn[:12].count("shared") <= 9
+    again = small_workload(tmp_path, replicates).studies()
+    other = small_workload(tmp_path, replicates, ("name: small", "name: small\nseed: 1")).studies()
+    assert [study.turn for study in studies] == [study.turn for study in again]
+    assert [study.turn for study in studies] != [study.turn for study in other]
+
+
+def test_a_grids_budget_is_its_size(tmp_path: Path):
+    trials = {study.space: study.trials for study in small_workload(tmp_path, GRID).studies()}
+    assert trials == {"shared": 3, "both": 3**5}
+
+
+def test_starts_come_on_top_of_a_grid(tmp_path: Path):
+    studies = small_workload(tmp_path, GRID, START).studies()
+    assert {study.trials for study in studies if study.space == "shared"} == {4}
+
+
+def test_the_plan_keeps_the_file_the_data_and_every_argument_of_the_sampler(tmp_path: Path):
+    workload = small_workload(tmp_path, TPE)
+    plan = workload.plan({"compiled": False})
+    assert (plan.name, plan.mode, plan.numerics) == ("small", "product", {"compiled": False})
+    assert plan.file_text == (tmp_path / "small.yaml").read_text()
+    assert plan.data_sha256 == workload.table.sha256
+    arguments = plan.studies[0].sampler["arguments"]
+    assert plan.studies[0].sampler["kind"] == "tpe"
+    assert arguments["n_startup_trials"] == 2
+    assert {"multivariate", "n_ei_candidates"} <= arguments.keys()  # left at their defaults, and still on record
+
+
+# folds ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_division_makes_one_fit_per_trial(tmp_path: Path):
+    workload = small_workload(tmp_path)
+    assert workload.folds_per_trial == 1
+    assert [len(workload.folds[0][0].y_train), len(workload.folds[0][0].y_validation)] == [24, 18]
+
+
+def test_k_folds_make_k_fits_per_trial_each_found_among_all_folds(tmp_path: Path):
+    workload = small_workload(tmp_path, FOLDS)
+    assert (workload.folds_per_trial, len(workload.engine_folds)) == (3, 6)
+    for replicate, folds in enumerate(workload.folds):
+        for number, fold in enumerate(folds):
+            assert workload.engine_folds[workload.fold_index(replicate, number)] is fold
+
+
+def test_replicates_divide_the_rows_differently(tmp_path: Path):
+    first, second = (folds[0] for folds in small_workload(tmp_path).folds)
+    assert not np.array_equal(first.x_train, second.x_train)
+
+
+def test_the_network_has_the_datas_inputs_and_classes(tmp_path: Path):
+    assert small_workload(tmp_path).sizes == (4, 6, 5, 3)
+
+
+# starts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_starts_are_handed_out_in_their_order_and_then_the_sampler_draws(tmp_path: Path):
+    two = ("start: [{keep_prob: 0.5}]", "start: [{keep_prob: 0.5}, {keep_prob: 0.25}]")
+    workload = small_workload(tmp_path, START, two)
+    handed = [enqueued(workload.spaces["shared"], workload.starts("shared"), number) for number in range(3)]
+    assert handed == [{"keep_prob": 0.5}, {"keep_prob": 0.25}, None]
+    assert workload.starts("both") == ()
+    assert workload.starts("shared")[0] == Setting((1.0, 0.5, 0.5), (0.0, 0.0, 0.0))
+
+
+# errors ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "says"),
+    [
+        pytest.param(("npz:rows.npz", "npz:row.npz"), 2, "Did you mean rows.npz?", id="data that are not there"),
+        pytest.param(("train: 24", "train: 60"), 2, "60 rows can't give", id="rows that are not there"),
+        pytest.param(("train: 24", "columns: [x9], train: 24"), 2, "has no column 'x9'", id="a column that is not"),
+    ],
+)
+def test_what_only_the_data_show_to_be_wrong_names_file_and_line(
+    tmp_path: Path, change: Change, line: int, says: str
+):
+    message = refused(tmp_path, change)
+    assert message.startswith(f"{tmp_path / 'small.yaml'}:{line}: ")
+    assert says in message
+
+
+def test_a_start_that_its_space_cannot_reach_names_file_and_line(tmp_path: Path):
+    message = refused(tmp_path, START, ("start: [{keep_prob: 0.5}]", "start: [{keep_prob: [1.0, 0.5, 0.9]}]"))
+    assert message.startswith(f"{tmp_path / 'small.yaml'}:8: ")
+    assert "shared" in message
+
+
+# changes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([("trials: 5", "trials: 6")], id="more trials"),
+        pytest.param([("replicates: 2", "replicates: 3")], id="more replicates"),
+        pytest.param([("  both:", "  none: {}\n  both:")], id="another space"),
+        pytest.param([("name: small", "# a comment\nname:   small")], id="only its looks"),
+    ],
+)
+def test_a_sweep_may_be_extended(tmp_path: Path, changes: list[Change]):
+    assert changes_between(tmp_path, *changes) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(
+            ("trials: 5", "trials: 4"), "search.trials: 5 -> 4, but a sweep can only be extended", id="fewer trials"
+        ),
+        pytest.param(
+            ("replicates: 2", "replicates: 1"),
+            "search.replicates: 2 -> 1, but a sweep can only be extended",
+            id="fewer replicates",
+        ),
+        pytest.param(("  shared: {keep_prob: shared}\n", ""), "spaces.shared was taken out", id="a space less"),
+        pytest.param(("epochs: 4", "epochs: 9"), "train.epochs: 4 -> 9", id="a value"),
+        pytest.param(("hidden: [6, 5]", "hidden: [6, 6]"), "model.hidden: [6, 5] -> [6, 6]", id="a list"),
+        pytest.param(("name: small", "name: small\nseed: 3"), "seed: 0 -> 3", id="a default written over"),
+        pytest.param(
+            ("shared: {keep_prob: shared}", "shared: {keep_prob: masked}"),
+            "spaces.shared.keep_prob: shared -> masked",
+            id="a space's way",
+        ),
+        pytest.param(("sampler: random", "sampler: tpe"), "search.sampler.kind: random -> tpe", id="another sampler"),
+    ],
+)
+def test_any_other_change_is_named(tmp_path: Path, change: Change, says: str):
+    assert says in changes_between(tmp_path, change)
+
+
+def test_differences_come_in_one_order_whatever_the_hashes():
+    old = {"a": {"x": 1, "y": 2, "z": 3}, "b": 1}
+    new = {"a": {"x": 2, "y": 3, "w": 3}, "b": 2}
+    assert differences(old, new) == ["a.x: 1 -> 2", "a.y: 2 -> 3", "a.z was taken out", "a.w is new", "b: 1 -> 2"]
