@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,14 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "studies", folder / "studies")
     for name in SHORT:
         study = folder / "studies" / f"{name}.yaml"
         shortened = re.sub(r"replicates: 10", "replicates: 2", re.sub(r"trials: 32", "trials: 4", study.read_text()))
         study.write_text(shortened)
-    yield folder
+    return folder
 
 
 def environment() -> dict[str, str]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import FOLDS, START, TPE, TRIALS, Change, Outcome, Ran, outcome, run_here, small_workload
 from sqlalchemy import select
 
+from small import FOLDS, START, TPE, TRIALS, Change, Outcome, Ran, outcome, run_here, small_workload
 from sweeper.ledger import reads, trials, workers
 from sweeper.ledger.schema import AttemptRow, OutboxRow, StudyRow, TrialRow
 from sweeper.ledger.store import Ledger
@@ -283,9 +283,7 @@ def incumbents(ran: Ran) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("changes", [(), (TPE,)], ids=["random", "tpe"])
-def test_a_sweep_that_was_extended_is_one_that_was_longer_from_the_start(
-    tmp_path: Path, changes: tuple[Change, ...]
-):
+def test_a_sweep_that_was_extended_is_one_that_was_longer_from_the_start(tmp_path: Path, changes: tuple[Change, ...]):
     more = ("trials: 5, replicates: 2", "trials: 8, replicates: 3")
     run_here(small_workload(tmp_path, *changes), tmp_path / "extended")
     workload = small_workload(tmp_path, *changes, more)
@@ -316,7 +314,9 @@ def test_two_workers_share_the_trials_of_one_workers_studies(tmp_path: Path, und
         if all(scheduler.is_done() for scheduler in pair):
             break
     assert outcome(first.ledger) == outcome(undisturbed.ledger)
-    settled_by = {row.worker_id for row in rows(first, AttemptRow.worker_id, AttemptRow.state) if row.state == "COMPLETE"}
+    settled_by = {
+        row.worker_id for row in rows(first, AttemptRow.worker_id, AttemptRow.state) if row.state == "COMPLETE"
+    }
     assert len(settled_by) == 2
     assert len(closed_runs(first.ledger)) == TRIALS + 4
 

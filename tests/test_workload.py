@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import FOLDS, START, TPE, Change, small_workload, write_sweep
 
+from small import FOLDS, START, TPE, Change, small_workload, write_sweep
 from sweeper.config import read_sweep
 from sweeper.errors import SweepFileError
 from sweeper.records import Setting
@@ -147,9 +147,7 @@ def test_starts_are_handed_out_in_their_order_and_then_the_sampler_draws(tmp_pat
         pytest.param(("train: 24", "columns: [x9], train: 24"), 2, "has no column 'x9'", id="a column that is not"),
     ],
 )
-def test_what_only_the_data_show_to_be_wrong_names_file_and_line(
-    tmp_path: Path, change: Change, line: int, says: str
-):
+def test_what_only_the_data_show_to_be_wrong_names_file_and_line(tmp_path: Path, change: Change, line: int, says: str):
     message = refused(tmp_path, change)
     assert message.startswith(f"{tmp_path / 'small.yaml'}:{line}: ")
     assert says in message

@@ -17,7 +17,7 @@ def main() -> None:
     try:
         app(prog_name="sweeper")
     except SweeperError as error:
-        errors.print(f"[bold red]error:[/] {error}" if not str(error).count("[") else f"error: {error}")
+        errors.print(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -36,7 +36,9 @@ def show_plan(workload: Workload) -> None:
 
 def _searched(space: Space) -> str:
     names = [parameter.name for parameter in space.parameters]
-    return f"{len(names)} hyperparameters: {', '.join(names)}" if names else "nothing to search, so only luck differs"
+    if not names:
+        return "nothing to search, so only luck differs"
+    return f"{len(names)} hyperparameter{'s' if len(names) > 1 else ''}: {', '.join(names)}"
 
 
 @dataclass(frozen=True)

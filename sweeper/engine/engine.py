@@ -103,7 +103,7 @@ class Engine:
         self.optimizer = _optimizer(training)
         self.arena = Arena(self.network, max(slots, LEAST_LANES[compiled]), self.optimizer.moments, self.device)
         self.folds = DeviceFolds(folds, self.device)
-        self.flops = row_flops(self.network, self.folds.row_shape)
+        self.flops = row_flops(build(), self.folds.row_shape)
         self.seats: list[_Seat | None] = [None] * slots
         self._score_rows = row_scores(self.network, task)
         step = train_step(self.network, task, self.optimizer)
@@ -130,9 +130,10 @@ class Engine:
         """
         if len(fits) > self.free:
             raise EngineError(f"{len(fits)} fits were admitted, but only {self.free} of {self.slots} slots are free.")
-        empty = (slot for slot, seat in enumerate(self.seats) if seat is None)
-        for fit, slot in zip(fits, list(empty), strict=False):
+        for fit in fits:
             self._check(fit)
+        empty = [slot for slot, seat in enumerate(self.seats) if seat is None]
+        for fit, slot in zip(fits, empty, strict=False):
             names = self.arena.weights
             initial = dict(zip(names, initial_weights(self.build, fit.seed), strict=True))
             self.arena.fill(slot, fit, initial)
@@ -160,7 +161,7 @@ class Engine:
             busy = self.slots - self.free
             with self._watch.phase("test"):
                 results = tuple(self._release(slot, outcome) for slot, outcome in ended)
-        tested_s = self._watch.take("test")
+        tested_s = self._watch.take("test") if results else 0.0
         results = tuple(_charged(result, tested_s / len(results)) for result in results)
         idle_s = (train_s + evaluate_s) * (self.slots - busy) / self.slots
         return Tick(results, steps, busy * steps, self.slots, train_s, evaluate_s + tested_s, idle_s)
@@ -169,7 +170,12 @@ class Engine:
         """Seconds that a tick takes with every slot empty: the same arithmetic, without effect. Compiles first.
 
         The quickest of a few, so that a neighbour's passing load is not taken for the machine's speed.
+
+        Raises:
+            EngineError: there are fits in the slots, which would be trained.
         """
+        if self.free < self.slots:
+            raise EngineError("only an engine without fits can rehearse. Rehearse before the first admit.")
         took = []
         with torch.no_grad(), steady_products(self.device):
             for _ in range(1 + REHEARSALS):
@@ -186,6 +192,8 @@ class Engine:
                 f"fit {fit.key}: its setting has {layers} layers, but the network has {self.network.layers} weight "
                 f"layers. Give one keep_prob and one lambda_ per weight layer."
             )
+        if not 0 <= fit.fold < self.folds.count:
+            raise EngineError(f"fit {fit.key}: there is no fold {fit.fold}; the engine has {self.folds.count}, from 0.")
 
     def _train_epoch(self) -> int:
         arena, batch_size = self.arena, self.training.batch_size
@@ -243,10 +251,10 @@ class Engine:
         )
 
     def _slot_groups(self, least: int) -> list[slice]:
-        """Slots to evaluate together: groups of one size, so that one compiled function serves them all."""
+        """Slots to evaluate together: groups of one size for one compiled function; all of them if none fits."""
         lanes, widest = self.arena.lanes, max(weight.shape[1] for weight in self.arena.weights.values())
-        most = max(least, TOGETHER_FLOATS[self.device.type] // (self.folds.x.shape[1] * widest))
-        size = max((n for n in range(least, min(most, lanes) + 1) if lanes % n == 0), default=lanes)
+        most = min(lanes, max(least, TOGETHER_FLOATS[self.device.type] // (self.folds.x.shape[1] * widest)))
+        size = max((n for n in range(least, most + 1) if lanes % n == 0 and n > most // 4), default=lanes)
         return [slice(start, start + size) for start in range(0, lanes, size)]
 
     def _judge(self, measured: Tensor) -> list[tuple[int, Outcome]]:

@@ -43,6 +43,11 @@ class DeviceFolds:
         self._test = [(torch.from_numpy(fold.x_test), torch.from_numpy(fold.y_test)) for fold in folds]
 
     @property
+    def count(self) -> int:
+        """S."""
+        return len(self._rows)
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row's inputs."""
         return tuple(self.x.shape[2:])

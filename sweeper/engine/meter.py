@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from sweeper.networks import RegularizedNetwork
 
 
 @dataclass
@@ -49,16 +48,19 @@ class RowFlops:
     evaluate: int
 
 
-def row_flops(network: RegularizedNetwork, row_shape: tuple[int, ...]) -> RowFlops:
-    """Count one row through the network, forward alone and with its gradient.
+def row_flops(network: nn.Module, row_shape: tuple[int, ...]) -> RowFlops:
+    """Count one row through a plain network, forward alone and with its gradient.
 
     For an MLP of sizes n this is 2 sum(n_in n_out), and with the gradient 2 (3 sum(n_in n_out) - n_0 n_1): nothing
-    needs the gradient of the input.
+    needs the gradient of the input. Zeros that the engine pads with are its own affair and count nothing.
+
+    Args:
+        network: as the user would run it.
+        row_shape: shape of one row's inputs.
     """
-    row = torch.zeros(1, *row_shape, device=next(network.module.parameters()).device)
+    row = torch.zeros(1, *row_shape)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        network.module(row)
+        network(row)
     with FlopCounterMode(display=False) as both:
-        network.module(row).sum().backward()
-    network.module.zero_grad(set_to_none=True)
+        network(row).sum().backward()
     return RowFlops(both.get_total_flops(), forward.get_total_flops())

@@ -45,11 +45,17 @@ def regularize(network: nn.Sequential, dropped: Callable[[nn.Linear], nn.Module]
         The network and the names of its places and weights, first layer first.
 
     Raises:
-        EngineError: the network has no weight layer.
+        EngineError: the network has no weight layer, or one that stands elsewhere than in its plain sequence.
     """
     layers = {name: layer for name, layer in network.named_children() if isinstance(layer, nn.Linear)}
     if not layers:
         raise EngineError("the network has no linear layer, so there is nothing to regularise. Give it at least one.")
+    everywhere = [layer for _, layer in network.named_modules(remove_duplicate=False) if isinstance(layer, nn.Linear)]
+    if len(everywhere) != len({id(layer) for layer in layers.values()}):
+        raise EngineError(
+            f"the network has {len(everywhere)} linear layers, but {len(layers)} stand in its plain sequence; the "
+            f"rest are nested or shared. Write them one after the other, each its own."
+        )
     weights = {id(layer.weight) for layer in layers.values()}
     for name, layer in layers.items():
         setattr(network, name, dropped(layer))

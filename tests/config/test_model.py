@@ -7,8 +7,8 @@ from typing import get_args
 
 import optuna
 import pytest
-from config.sweeps import changed, sweep_with
 
+from config.sweeps import changed, sweep_with
 from sweeper.config import CmaEs, Dimensions, Gp, Grid, Grouped, Mlp, Qmc, Random, Sweep, Tpe, parse_sweep
 from sweeper.errors import SweepFileError
 from sweeper.networks import ACTIVATIONS

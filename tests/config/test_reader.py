@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from config.sweeps import DIGITS, changed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.sweeps import DIGITS, changed
 from sweeper.config import parse_sweep, read_sweep
 from sweeper.config.tree import read_tree
 from sweeper.errors import SweepFileError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from config.sweeps import DIGITS, changed
 from jsonschema import Draft202012Validator
 
+from config.sweeps import DIGITS, changed
 from sweeper.config import json_schema
 from sweeper.config.tree import read_tree
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine.workloads import ADAM, SGD, build, fit, fold, run_all, run_alone
 
+from engine.workloads import ADAM, SGD, build, fit, fold, run_all, run_alone
 from sweeper.engine import Engine, can_compile
 from sweeper.records import Cost, Fit, FitResult, Outcome, Setting, Task, Training
 

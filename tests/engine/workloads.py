@@ -13,9 +13,7 @@ from sweeper.networks import mlp
 from sweeper.records import Fit, FitResult, Fold, Setting, Task, Training
 
 
-def fold(
-    task: Task, inputs: int, rows: tuple[int, int, int] = (100, 60, 50), classes: int = 4, seed: int = 0
-) -> Fold:
+def fold(task: Task, inputs: int, rows: tuple[int, int, int] = (100, 60, 50), classes: int = 4, seed: int = 0) -> Fold:
     rng = np.random.default_rng(seed)
     total = sum(rows)
     x = rng.standard_normal((total, inputs)).astype(np.float32)

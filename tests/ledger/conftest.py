@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledger.makers import launched, registered
 
+from ledger.makers import launched, registered
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC
 
 import pytest
-from ledger.makers import launched, plan, rows
 
+from ledger.makers import launched, plan, rows
 from sweeper.ledger import deliveries
 from sweeper.ledger.rows import Letter, Posted, Sweep
 from sweeper.ledger.schema import OutboxRow

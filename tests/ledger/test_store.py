@@ -12,9 +12,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from ledger.makers import launched, rows
 from sqlalchemy import Connection, inspect, text
 
+from ledger.makers import launched, rows
 from sweeper.errors import LedgerError
 from sweeper.ledger import migrations
 from sweeper.ledger.schema import Base, SweepRow

@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
 from ledger.makers import (
     claimed,
     cost,
@@ -25,8 +27,6 @@ from ledger.makers import (
     started,
     study_ids,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-
 from sweeper.ledger import reads, trials, workers
 from sweeper.ledger.rows import Claimed, Letter, PastTrial, SettledFit, Settlement, Sweep
 from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, FitRow, OutboxRow, StudyRow, TrialRow
@@ -326,11 +326,16 @@ def test_a_worker_that_dies_before_its_commit_has_settled_proposed_and_claimed_n
     (one,) = started(ledger, sweep, worker)
     tables = (TrialRow, AttemptRow, FitRow, OutboxRow)
     before = [rows(ledger, table) for table in tables]
-    with pytest.raises(KeyboardInterrupt), ledger.write() as connection:
-        trials.settle(connection, worker, sweep.id, [settlement(one)])
-        trials.propose(connection, [new_trial(one.study_id, 1)])
-        assert len(trials.claim(connection, sweep.id, worker, 9)) == 1
-        raise KeyboardInterrupt
+
+    def die_at_the_end_of_a_turn() -> None:
+        with ledger.write() as connection:
+            trials.settle(connection, worker, sweep.id, [settlement(one)])
+            trials.propose(connection, [new_trial(one.study_id, 1)])
+            assert len(trials.claim(connection, sweep.id, worker, 9)) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die_at_the_end_of_a_turn()
     assert [rows(ledger, table) for table in tables] == before
 
 

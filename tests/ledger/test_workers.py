@@ -14,6 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
+
 from ledger.makers import (
     claimed,
     cost,
@@ -27,9 +30,6 @@ from ledger.makers import (
     started,
     study_ids,
 )
-from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import OperationalError
-
 from sweeper.ledger import reads, trials, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.rows import Sweep
