@@ -19,7 +19,7 @@ from sweeper.export import TrialReport
 from sweeper.ledger import deliveries, reads, sweeps, trials, workers
 from sweeper.ledger.rows import Claimed, Means, NewTrial, SettledFit, Settlement, Study, Sweep
 from sweeper.ledger.rows import PastTrial as Past
-from sweeper.ledger.store import Ledger
+from sweeper.ledger.store import Connection, Ledger
 from sweeper.letters import closing_letters, to_ms, trial_letter
 from sweeper.records import Cost, Fit, FitResult, Outcome, TrialState
 from sweeper.search import PastTrial, Proposer, is_history_free
@@ -95,6 +95,7 @@ class Scheduler:
     def open(self) -> None:
         """Take over the studies that nobody proposes for, rebuild their samplers, and claim the first trials."""
         with self._times.on("storage"), self.ledger.write() as connection:
+            workers.beat(connection, self._worker)  # before the dead are sought: this worker is none of them
             workers.bury_dead(connection)
             self._studies = {study.id: study for study in sweeps.studies(connection, self.sweep.id)}
             mine = workers.take_studies(connection, self.sweep.id, self._worker)
@@ -143,8 +144,9 @@ class Scheduler:
     def close(self) -> None:
         """Enter what is still to be entered, and free the worker's studies."""
         with self.ledger.write() as connection:
-            trials.charge_storage(connection, self._storage)
-            workers.set_times(connection, self._worker, self.sweep.id, self._times.totals())
+            if sweeps.state_of(connection, self.sweep.id) is not None:
+                trials.charge_storage(connection, self._storage)
+                workers.set_times(connection, self._worker, self.sweep.id, self._times.totals())
             workers.give_back(connection, self._worker, workers.LOST)  # none, unless this worker failed in mid-turn
             workers.retire(connection, self._worker)
 
@@ -217,32 +219,49 @@ class Scheduler:
         with self._times.on("suggest"):
             self._tell(settlements)
             proposed = self._ask()
-        last = self._perhaps_complete(settlements)
         began = time.perf_counter()
         with self.ledger.write() as connection:
+            self._refuse_if_forgotten(connection)
             trials.charge_storage(connection, self._storage)
             counted = trials.settle(connection, self._worker, self.sweep.id, settlements)
-            if last:
-                letters = closing_letters(self.sweep, self._studies, trials.past(connection, last))
-                deliveries.post(connection, self.sweep.id, letters)
-            trials.propose(connection, proposed)
-            limit = self.engine.free // self.workload.folds_per_trial
-            claimed = trials.claim(connection, self.sweep.id, self._worker, limit) if limit else []
+            is_late = len(counted) < len(settlements) or workers.has_ended(connection, self._worker)
+            claimed = [] if is_late else self._fill(connection, settlements, proposed)
             workers.set_times(connection, self._worker, self.sweep.id, self._times.totals())
-            self.state = sweeps.state_of(connection, self.sweep.id) or sweeps.STOPPED
         took = time.perf_counter() - began
         self._times.add("storage", took)
         self._storage = {one.claimed.attempt_id: took / len(settlements) for one in settlements}
         for one in settlements:
             del self._cases[one.claimed.trial_id]
-        if len(counted) < len(settlements):
+        if is_late:
             raise LedgerError(
-                "another worker took over trials of this one, as if it had died: it was stopped for longer than its "
+                "another worker took over the trials of this one, as if it had died: it was asleep for longer than its "
                 f"lease of {workers.LEASE_S:.0f} s. Nothing is counted twice. Start it again: sweeper resume "
                 f"{self.sweep.name}"
             )
         with self._times.on("prepare"):
             self._admit(claimed)
+
+    def _refuse_if_forgotten(self, connection: Connection) -> None:
+        """Learn whether the sweep was stopped; there is nothing to go on with where it is gone."""
+        state = sweeps.state_of(connection, self.sweep.id)
+        if state is None:
+            raise LedgerError(
+                f"the sweep {self.sweep.name!r} that this worker works on was forgotten: another command launched it "
+                f"with --fresh. Work on the new one: sweeper resume {self.sweep.name}"
+            )
+        self.state = state
+
+    def _fill(
+        self, connection: Connection, settlements: Sequence[Settlement], proposed: Sequence[NewTrial]
+    ) -> list[Claimed]:
+        """Close the studies that are complete now, enter what comes next, and claim what there is room for."""
+        last = self._perhaps_complete(settlements)
+        if last:
+            letters = closing_letters(self.sweep, self._studies, trials.past(connection, last))
+            deliveries.post(connection, self.sweep.id, letters)
+        trials.propose(connection, proposed)
+        limit = self.engine.free // self.workload.folds_per_trial
+        return trials.claim(connection, self.sweep.id, self._worker, limit) if limit else []
 
     def _tell(self, settlements: Sequence[Settlement]) -> None:
         """Tell each study's sampler."""

@@ -209,8 +209,11 @@ def assert_costs_balance(ran: Ran) -> None:
     assert 0 < cost.storage_s <= times["storage"]
 
 
-@pytest.mark.parametrize("slots", [1, 3, 8])
-@pytest.mark.parametrize("changes", [(), (TPE,), (FOLDS,)], ids=["random", "tpe", "folds"])
+@pytest.mark.parametrize(
+    ("slots", "changes"),
+    [(1, ()), (3, ()), (8, (TPE,)), (7, (FOLDS,))],
+    ids=["one slot", "a last round with a slot empty", "half of the slots idle", "folds that never fill the slots"],
+)
 def test_costs_balance(tmp_path: Path, slots: int, changes: tuple[Change, ...]):
     workload = small_workload(tmp_path, *changes)
     began = time.perf_counter()

@@ -17,7 +17,7 @@ from sweeper.ledger.rows import SpaceProgress, Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.scheduler import Scheduler
 
-LOOK_S = 0.5  # between two looks at the ledger in a terminal
+LOOK_S = 1.0  # between two looks at the ledger in a terminal
 LINE_S = 10.0  # between two lines in a pipe
 
 

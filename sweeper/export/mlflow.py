@@ -41,6 +41,7 @@ _UID = "sweeper.uid"
 _PARENT = "mlflow.parentRunId"
 _PARENT_UID = "sweeper.parent"
 _SQLITE = "sqlite:///"
+_OPENS_ON_RUNS: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}  # not on GenAI traces
 # Statuses of a server, or a proxy before it, that speak of no single run: who may enter, too much, not now.
 _UNAVAILABLE = frozenset({401, 403, 408, 429, 502, 503, 504})
 
@@ -182,7 +183,7 @@ class MlflowSink:
     def _create_experiment(self, name: str) -> Any:
         root = self._artifact_root
         try:
-            self._client.create_experiment(name, f"{root.rstrip('/')}/{name}" if root else None)
+            self._client.create_experiment(name, f"{root.rstrip('/')}/{name}" if root else None, tags=_OPENS_ON_RUNS)
         except _mlflow_exception() as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -52,6 +52,11 @@ def retire(connection: Connection, worker_id: int) -> None:
     connection.execute(update(StudyRow).where(StudyRow.proposer_id == worker_id).values(proposer_id=None))
 
 
+def has_ended(connection: Connection, worker_id: int) -> bool:
+    """Whether a worker has retired, or was buried as dead while it only slept."""
+    return connection.scalar(select(WorkerRow.ended_at).where(WorkerRow.id == worker_id)) is not None
+
+
 def take_studies(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
     """Become the proposer of every study of a sweep that has none; returns the ids of all that this worker has."""
     open_ = StudyRow.sweep_id == sweep_id
@@ -110,7 +115,8 @@ def take_lease(connection: Connection, name: str, owner: str, seconds: float) ->
     if taken.rowcount:
         return True
     first = upsert(connection.dialect.name, LeaseRow, ("name",), ())
-    return connection.execute(first.values(name=name, owner=owner, until=now + seconds)).rowcount == 1
+    entered = first.values(name=name, owner=owner, until=now + seconds).returning(LeaseRow.name)
+    return connection.scalar(entered) is not None
 
 
 def this_process() -> str:
