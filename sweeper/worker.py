@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from sweeper.engine import DeviceFacts, Engine, can_compile, device_facts, find_device
+from sweeper.errors import EngineError
 from sweeper.ledger import sweeps, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.rows import Sweep
@@ -28,6 +29,7 @@ MOST_SLOTS = 64
 # it does not pay.
 COMPILE_ABOVE_S = 60.0
 IDLE_LOOK_S = 1.0
+NO_COMPILER = "no C++ compiler and Python headers were found. Install g++ (or clang) and python3-dev."
 
 
 class Ending(StrEnum):
@@ -95,20 +97,26 @@ def set_up(
     if slots is None:
         slots = min(MOST_SLOTS, len(workload.studies()) * workload.folds_per_trial)
     slots = max(slots, workload.folds_per_trial)
-    possible, notes = can_compile(device), []
     wanted = pinned["compiled"] if pinned else compiling
-    setup = _measured(workload, device, slots, compiled=False) if wanted is not True or not possible else None
-    if wanted is None:
-        assert setup is not None
-        wanted = setup.estimate_s(workload)[1] > COMPILE_ABOVE_S
-    if wanted and not possible:
-        notes.append("no C++ compiler found: training runs eager, several times slower. Install g++ or clang.")
-        if pinned:
-            notes.append("this sweep was launched compiled; results of eager code differ in their last bits.")
-        wanted = False
-    if wanted or setup is None:
-        setup = _measured(workload, device, slots, compiled=True)
-    return replace(setup, notes=tuple(notes))
+    if wanted is not False and not can_compile(device):
+        return _eager_instead(workload, device, slots, NO_COMPILER, pinned)
+    if not wanted:
+        eager = _measured(workload, device, slots, compiled=False)
+        if wanted is False or eager.estimate_s(workload)[1] <= COMPILE_ABOVE_S:
+            return eager
+    try:
+        return _measured(workload, device, slots, compiled=True)
+    except EngineError as error:
+        if compiling:
+            raise
+        return _eager_instead(workload, device, slots, str(error), pinned)
+
+
+def _eager_instead(workload: Workload, device: str, slots: int, why: str, pinned: Mapping[str, Any] | None) -> Setup:
+    notes = [f"training runs eager, several times slower than compiled: {why}"]
+    if pinned and pinned["compiled"]:
+        notes.append("this sweep was launched compiled; results of eager code differ in their last bits.")
+    return replace(_measured(workload, device, slots, compiled=False), notes=tuple(notes))
 
 
 def _measured(workload: Workload, device: str, slots: int, compiled: bool) -> Setup:

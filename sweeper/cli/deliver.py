@@ -36,7 +36,8 @@ def sync(
     if json:
         print_json({name: {"delivered": p.delivered, "undelivered": p.undelivered} for name, p in told.items()})
     for name_, progress in told.items():
-        errors.print(f"{name_}: {progress.delivered} runs delivered, {progress.undelivered} waiting")
+        why = f": {progress.problem}" if progress.problem else ""
+        errors.print(f"{name_}: {progress.delivered} runs delivered, {progress.undelivered} waiting{why}")
 
 
 def dashboard(

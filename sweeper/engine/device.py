@@ -64,5 +64,9 @@ class DeviceFacts:
 def device_facts(device: str) -> DeviceFacts:
     """Facts of a device by its PyTorch name."""
     kind, threads = torch.device(device).type, torch.get_num_threads()
-    name = torch.cuda.get_device_name(device) if kind == "cuda" else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+    name = (
+        torch.cuda.get_device_name(device)
+        if kind == "cuda"
+        else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+    )
     return DeviceFacts(name, kind, torch.__version__, threads)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sweeper.engine.arena import Arena, initial_weights
+from sweeper.engine.compiler import compile_errors
 from sweeper.engine.compiler import compiled as compile_function
 from sweeper.engine.device import find_device
 from sweeper.engine.dropout import DroppedLinear
@@ -172,14 +173,14 @@ class Engine:
         The quickest of a few, so that a neighbour's passing load is not taken for the machine's speed.
 
         Raises:
-            EngineError: there are fits in the slots, which would be trained.
+            EngineError: there are fits in the slots, which would be trained, or the code can't be compiled.
         """
         if self.free < self.slots:
             raise EngineError("only an engine without fits can rehearse. Rehearse before the first admit.")
         took = []
         with torch.no_grad(), steady_products(self.device):
             for _ in range(1 + REHEARSALS):
-                with self._watch.phase("rehearse"):
+                with self._watch.phase("rehearse"), compile_errors():
                     self._train_epoch()
                     self._evaluate()
                 took.append(self._watch.take("rehearse"))
