@@ -11,17 +11,20 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sweeper.errors import DeliveryError
 from sweeper.export import Delivery, MlflowSink, Progress, configure_process, drain, from_json, prepare
 from sweeper.ledger import deliveries, workers
 from sweeper.ledger.rows import Sweep
-from sweeper.ledger.store import Ledger
+from sweeper.ledger.store import Connection, Ledger
 
 LEASE_S = 60.0
+RETRY_S = 2.0  # between two tries to reach MLflow at the start
 NICENESS = 10
 
 
@@ -31,14 +34,22 @@ class LedgerOutbox:
     def __init__(self, ledger: Ledger, sweep: Sweep) -> None:
         self._ledger, self._sweep = ledger, sweep
         self._lease, self._owner = f"export:{sweep.id}", workers.this_process()
-        self.is_mine = False
+        self.is_mine, self._renewed = False, 0.0
 
     def claim_deliveries(self, limit: int) -> Sequence[Delivery]:
         """See `export.Outbox`; nothing while another process delivers."""
         with self._ledger.write() as connection:
-            self.is_mine = workers.take_lease(connection, self._lease, self._owner, LEASE_S)
+            self._take_lease(connection)
             posted = deliveries.take(connection, self._sweep.id, limit) if self.is_mine else []
             return [Delivery(row.id, row.attempts, from_json(row.payload)) for row in posted]
+
+    def is_lost(self) -> bool:
+        """Whether another process took over what this one is delivering; renews the lease while it can."""
+        if not self.is_mine or time.monotonic() - self._renewed < LEASE_S / 4:
+            return False
+        with self._ledger.write() as connection:
+            self._take_lease(connection)
+        return not self.is_mine
 
     def delivered(self, refs: Mapping[int, str]) -> None:
         """See `export.Outbox`."""
@@ -65,6 +76,10 @@ class LedgerOutbox:
         with self._ledger.write() as connection:
             workers.drop_lease(connection, self._lease, self._owner)
 
+    def _take_lease(self, connection: Connection) -> None:
+        self._renewed = time.monotonic()
+        self.is_mine = workers.take_lease(connection, self._lease, self._owner, LEASE_S)
+
 
 def deliver(
     ledger: Ledger,
@@ -78,6 +93,9 @@ def deliver(
     """Deliver a sweep's runs until none is left and none is to come.
 
     While more is to come an unreachable MLflow is tried again and again; afterwards once.
+
+    Returns:
+        Where the delivery ended; its `problem` says so where another process has runs of this sweep in hand.
 
     Raises:
         DeliveryError: MLflow can't be reached and no more is to come.
@@ -93,11 +111,11 @@ def deliver(
         return last[0].problem is not None and not more_to_come()
 
     try:
-        prepare(tracking_uri)
+        _prepare(tracking_uri, more_to_come)
         result = drain(
             outbox,
             MlflowSink(tracking_uri, artifact_root=str(artifacts)),
-            should_stop=is_hopeless,
+            should_stop=lambda: is_hopeless() or outbox.is_lost(),
             wait_for_more=more_to_come,
             on_progress=remember,
         )
@@ -105,7 +123,20 @@ def deliver(
         outbox.let_go()
     if is_hopeless():
         raise DeliveryError(f"{last[0].problem} {last[0].undelivered} runs wait in the ledger.")
+    if result.undelivered and not outbox.is_mine:
+        return replace(result, problem="another process is delivering them")
     return result
+
+
+def _prepare(tracking_uri: str, more_to_come: Callable[[], bool]) -> None:
+    """Make MLflow's store ready; a server that is down may come up while more is to come."""
+    while True:
+        try:
+            return prepare(tracking_uri)
+        except DeliveryError:
+            if not more_to_come():
+                raise
+        time.sleep(RETRY_S)
 
 
 @contextmanager

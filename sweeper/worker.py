@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import FrameType
 from typing import Any
 
-from sweeper.engine import DeviceFacts, Engine, can_compile, device_facts, find_device
+from sweeper.engine import DeviceFacts, Engine, can_compile, device_facts, find_device, keep_freed_memory
 from sweeper.errors import EngineError
 from sweeper.ledger import sweeps, workers
 from sweeper.ledger.heartbeat import Heartbeat
@@ -94,6 +94,7 @@ def set_up(
         pinned: the numerics that the sweep was launched with, which a resumed sweep keeps.
     """
     device = find_device(device)
+    keep_freed_memory()
     if slots is None:
         slots = min(MOST_SLOTS, len(workload.studies()) * workload.folds_per_trial)
     slots = max(slots, workload.folds_per_trial)

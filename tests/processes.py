@@ -31,6 +31,7 @@ PRELOAD = [
 ]
 OURS = ("MLFLOW_TRACKING_URI", "SWEEPER_HOME", "SWEEPER_STORE", "NO_COLOR", "FORCE_COLOR")
 DEADLINE_S = 60.0
+ROOT = str(Path(__file__).parents[1])
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
 _context = multiprocessing.get_context("forkserver")
@@ -94,12 +95,12 @@ class Sweeper:
     @property
     def out(self) -> str:
         """Its standard output so far."""
-        return (self.folder / f"{self.number}.out").read_text()
+        return _text(self.folder / f"{self.number}.out")
 
     @property
     def err(self) -> str:
         """Its standard error so far."""
-        return (self.folder / f"{self.number}.err").read_text()
+        return _text(self.folder / f"{self.number}.err")
 
     @property
     def code(self) -> int | None:
@@ -146,10 +147,11 @@ class Shell:
     environment: dict[str, str] = field(default_factory=dict)
     started: list[Sweeper] = field(default_factory=list)
 
-    def start(self, *argv: str, crash: Crash | None = None) -> Sweeper:
-        """Start a command."""
+    def start(self, *argv: str, crash: Crash | None = None, terminal: str | None = None) -> Sweeper:
+        """Start a command; its output goes to a terminal, where one is given by its path."""
         number = len(self.started)
-        process = _context.Process(target=_sweeper, args=(self.folder, number, argv, self.environment, crash))
+        outputs = (terminal, terminal) if terminal else (f"{number}.out", f"{number}.err")
+        process = _context.Process(target=_sweeper, args=(self.folder, outputs, argv, self.environment, crash))
         process.start()
         self.started.append(Sweeper(process, self.folder, number))
         return self.started[-1]
@@ -171,16 +173,21 @@ def shell(folder: Path, **environment: str) -> Iterator[Shell]:
             sweeper.process.join()
 
 
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def _sweeper(
-    folder: Path, number: int, argv: Sequence[str], environment: Mapping[str, str], crash: Crash | None
+    folder: Path, outputs: tuple[str, str], argv: Sequence[str], environment: Mapping[str, str], crash: Crash | None
 ) -> None:
-    """The process: as `python -m sweeper` in that folder, its output in files, one thread."""
+    """The process: as `python -m sweeper` in that folder, one thread, nothing to read on its standard input."""
     os.chdir(folder)
-    for stream, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT, 0o644), stream)
+    for stream, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY, 0o644), stream)
     for name in OURS:
         os.environ.pop(name, None)
     os.environ.update(environment)
+    os.environ["PYTHONPATH"] = ROOT  # for the courier that it starts
     sys.argv = ["sweeper", *argv]
 
     import torch

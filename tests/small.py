@@ -10,10 +10,11 @@ import numpy as np
 from sqlalchemy import select
 
 from sweeper.config import parse_sweep
-from sweeper.ledger import sweeps
+from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.schema import AttemptRow, FitRow, StudyRow, TrialRow
 from sweeper.ledger.store import Ledger, sqlite_url
+from sweeper.letters import opening_letters
 from sweeper.scheduler import Scheduler
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, set_up, work
@@ -84,6 +85,7 @@ def run_here(workload: Workload, home: Path, *, slots: int = 4, stop_after: int 
     setup = set_up(workload, device="cpu", slots=slots, compiling=False, pinned=None)
     with ledger.write() as connection:
         sweep = sweeps.launch(connection, workload.plan(vars(setup.numerics)), fresh=False, differences=differences)
+        deliveries.post(connection, sweep.id, opening_letters(sweep, sweeps.studies(connection, sweep.id)))
 
     def on_turn(scheduler: Scheduler) -> None:
         seen.append(scheduler)

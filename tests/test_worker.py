@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from small import FOLDS, TRIALS, Ran, outcome, run_here, small_workload
 from sqlalchemy import select, update
 
+from small import FOLDS, TRIALS, Ran, outcome, run_here, small_workload
 from sweeper import worker
 from sweeper.engine import Engine
 from sweeper.errors import EngineError, LedgerError

@@ -12,7 +12,7 @@ from sweeper.cli.console import errors, print_json
 from sweeper.cli.places import HOME, HomeOption, JsonOption, Places, StoreOption
 from sweeper.courier import deliver, until_closed_input
 from sweeper.export import dashboard_command, prepare
-from sweeper.ledger import sweeps
+from sweeper.ledger import deliveries, sweeps
 
 
 def sync(
@@ -32,12 +32,14 @@ def sync(
         chosen = [sweeps.find(connection, name)] if name else sweeps.every(connection)
     told = {}
     for sweep in chosen:
-        told[sweep.name] = deliver(ledger, sweep, places.tracking_uri, places.artifacts, more_to_come=more_to_come)
-    if json:
-        print_json({name: {"delivered": p.delivered, "undelivered": p.undelivered} for name, p in told.items()})
-    for name_, progress in told.items():
+        progress = deliver(ledger, sweep, places.tracking_uri, places.artifacts, more_to_come=more_to_come)
+        with ledger.read() as connection:
+            delivered, waiting, parked = deliveries.counts(connection, sweep.id)
+        told[sweep.name] = {"delivered": delivered, "waiting": waiting, "parked": parked}
         why = f": {progress.problem}" if progress.problem else ""
-        errors.print(f"{name_}: {progress.delivered} runs delivered, {progress.undelivered} waiting{why}")
+        errors.print(f"{sweep.name}: MLflow has {delivered} runs, {waiting} are waiting, {parked} were refused{why}")
+    if json:
+        print_json(told)
 
 
 def dashboard(

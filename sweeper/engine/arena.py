@@ -81,6 +81,9 @@ class Arena:
 
 def initial_weights(build: Callable[[], nn.Module], seed: int) -> list[Tensor]:
     """The weights that a user's own module starts from under `torch.manual_seed(seed)`, on the CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # as torch.manual_seed, which also looks for GPUs, for a millisecond
+    try:
         return [parameter.detach() for parameter in build().parameters()]
+    finally:
+        torch.set_rng_state(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from sweeper.errors import EngineError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = 1 << 28
 
 
 def find_device(name: str) -> str:
@@ -42,6 +46,18 @@ def use_threads(threads: int | None, spared: int) -> int:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, cores - spared))
     return torch.get_num_threads()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back to the system.
+
+    Every step frees and takes the same few megabytes; given back, each page costs a fault when it is touched again
+    (measured: a tick of 44 ms takes 33). Other C libraries are left alone.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt") and platform.libc_ver()[0] == "glibc":
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(parameter, KEPT_BYTES)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, select, update
 
 from sweeper.ledger.rows import Letter, Posted
 from sweeper.ledger.schema import OutboxRow, upsert
@@ -75,9 +75,10 @@ def run_ids(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
 
 
 def counts(connection: Connection, sweep_id: int) -> tuple[int, int, int]:
-    """How many runs of a sweep are delivered, waiting, and parked."""
-    delivered = case((OutboxRow.delivered_at.is_not(None), 1), else_=0)
-    parked = case((OutboxRow.delivered_at.is_(None) & (OutboxRow.refusals >= REFUSALS), 1), else_=0)
-    query = select(func.count(), func.sum(delivered), func.sum(parked)).where(OutboxRow.sweep_id == sweep_id)
-    total, done, stuck = (int(value or 0) for value in connection.execute(query).one())
-    return done, total - done - stuck, stuck
+    """How many runs of a sweep MLflow has, and how many wait or are parked; a run that is posted twice is one run."""
+    is_waiting = func.max(case((and_(*_WAITING), 1), else_=0)).label("is_waiting")
+    is_open = func.max(case((OutboxRow.delivered_at.is_(None), 1), else_=0)).label("is_open")
+    runs = select(is_waiting, is_open).where(OutboxRow.sweep_id == sweep_id).group_by(OutboxRow.uid).subquery()
+    query = select(func.count(), func.sum(runs.c.is_open), func.sum(runs.c.is_waiting)).select_from(runs)
+    total, undelivered, waiting = (int(value or 0) for value in connection.execute(query).one())
+    return total - undelivered, waiting, undelivered - waiting

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from sweeper.errors import LedgerError
 from sweeper.ledger import workers
 from sweeper.ledger.store import Ledger
 
@@ -30,5 +29,5 @@ class Heartbeat:
             try:
                 with self._ledger.write() as connection:
                     workers.beat(connection, self._worker_id)
-            except SQLAlchemyError:
+            except LedgerError:
                 continue  # the lease covers several beats, and a store that stays away ends the worker's next turn

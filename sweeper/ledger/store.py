@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection as Connection  # part of this module's interface: what `read` and `write` hand out
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from sweeper.errors import LedgerError
 from sweeper.ledger.migrations import is_current, upgrade
@@ -41,11 +41,7 @@ class Ledger:
             if self._engine.dialect.name == "sqlite":
                 _tune_sqlite(self._engine)
             self._writer = self._engine.execution_options(writes=True)
-            with self._engine.connect() as connection:
-                current = is_current(connection)
-            if not current:
-                with self.write() as connection:
-                    upgrade(connection)
+            self._migrate()
         except (SQLAlchemyError, ImportError) as error:  # ImportError: the database's driver is not installed
             raise LedgerError(f"the store {self.masked_url} can't be opened: {error}. Check its URL.") from error
 
@@ -56,19 +52,48 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection to ask questions on; it sees one moment of the store."""
-        with self._engine.connect() as connection:
+        """A connection to ask questions on; it sees one moment of the store.
+
+        Raises:
+            LedgerError: the store can't be reached.
+        """
+        with self._reachable(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: all of what happens inside is kept, or nothing of it."""
-        with self._writer.begin() as connection:
+        """One transaction: all of what happens inside is kept, or nothing of it.
+
+        Raises:
+            LedgerError: the store can't be reached, is locked for long, or has no room left.
+        """
+        with self._reachable(), self._writer.begin() as connection:
             yield connection
 
     def close(self) -> None:
         """Let go of every connection."""
         self._engine.dispose()
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:  # what a database says of its own state, not of our statements
+            raise LedgerError(
+                f"the store {self.masked_url} fails: {error.orig}. What was committed is kept. See to the store (room on "
+                f"its disk, its server, other processes that lock it) and go on with: sweeper resume NAME"
+            ) from error
+
+    def _migrate(self) -> None:
+        try:
+            with self.read() as connection:
+                current = is_current(connection)
+            if not current:
+                with self.write() as connection:
+                    upgrade(connection)
+        except BaseException:
+            self.close()
+            raise
 
 
 def sqlite_url(home: Path) -> str:

@@ -270,6 +270,25 @@ def test_a_worker_that_lost_its_trial_changes_only_its_attempt(ledger: Ledger, s
     assert (rows(ledger, TrialRow)[0].state, rows(ledger, TrialRow)[0].worker_id) == ("COMPLETE", other)
 
 
+def test_a_result_of_an_earlier_attempt_does_not_count_even_for_the_same_worker(
+    ledger: Ledger, sweep: Sweep, worker: int
+) -> None:
+    (first,) = started(ledger, sweep, worker)
+    with ledger.write() as connection:
+        workers.give_back(connection, worker, workers.LOST)
+    (second,) = claimed(ledger, sweep, worker)
+    assert settled(ledger, sweep, worker, settlement(first)) == []
+    assert (rows(ledger, TrialRow)[0].state, attempt_state(ledger, second)) == ("RUNNING", "RUNNING")
+
+
+def test_a_result_of_a_worker_that_does_not_have_the_trial_does_not_count(
+    ledger: Ledger, sweep: Sweep, worker: int
+) -> None:
+    (one,) = started(ledger, sweep, worker)
+    assert settled(ledger, sweep, registered(ledger), settlement(one)) == []
+    assert rows(ledger, TrialRow)[0].state == "RUNNING"
+
+
 def test_a_late_result_among_good_ones_is_left_out_alone(ledger: Ledger, sweep: Sweep, worker: int) -> None:
     (late,) = started(ledger, sweep, worker)
     with ledger.write() as connection:

@@ -331,7 +331,8 @@ def test_lost_attempts_share_what_their_worker_had_not_settled(ledger: Ledger, s
 def test_each_sweep_pays_for_its_own_lost_attempts(ledger: Ledger, sweep: Sweep, worker: int) -> None:
     other = launched(ledger, plan(name="lecture"))
     started(ledger, sweep, worker, 2)
-    started(ledger, other, worker, 1)
+    done, _ = started(ledger, other, worker, 2)
+    settled(ledger, other, worker, settlement(done, cost=cost(2.0, 0.25)))
     set_times(ledger, worker, sweep, train=3.0, evaluate=1.0)
     set_times(ledger, worker, other, train=5.0, evaluate=0.5)
     assert lost(ledger, worker) == 3
