@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -11,6 +14,7 @@ import typer
 from sweeper.cli.console import errors, print_json
 from sweeper.cli.places import HOME, HomeOption, JsonOption, Places, StoreOption
 from sweeper.courier import deliver, until_closed_input
+from sweeper.errors import DeliveryError
 from sweeper.export import dashboard_command, prepare
 from sweeper.ledger import deliveries, sweeps
 
@@ -49,9 +53,26 @@ def dashboard(
     """Open MLflow's pages on this machine (loopback only); Ctrl-C ends them."""
     places = Places.of(home, None)
     command = dashboard_command(places.tracking_uri, port, str(places.artifacts))
+    _check_free(port)
     prepare(places.tracking_uri)
     errors.print(f"MLflow's pages are at {command.url} (Ctrl-C ends them)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # in a session of its own: Ctrl-C in the terminal would reach every process of the server, each with a traceback
+    server = subprocess.Popen(command.argv, env=os.environ | dict(command.environment), start_new_session=True)
     try:
-        raise typer.Exit(subprocess.call(command.argv, env=os.environ | dict(command.environment)))
+        raise typer.Exit(server.wait())
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise DeliveryError(f"port {port} of this machine can't be used: {error.strerror}. Try --port.") from error

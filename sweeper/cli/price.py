@@ -50,5 +50,7 @@ def _draw(sweep: Sweep, found: Mapping[str, Studies], path: Path) -> None:
     curves = [curve for space, studies in found.items() if (curve := space_curve(space, studies)) is not None]
     if not curves:
         raise PriceError(f"{sweep.name} has no randomly drawn trials yet, so there is no curve to draw.")
-    plots.save_chart(plots.curve_chart(curves, f"{sweep.name}: test loss against the number of trials"), path)
+    plots.save_chart(
+        plots.curve_chart(curves, f"{sweep.name}: test loss against the number of trials", loss="per row"), path
+    )
     errors.print(f"drawn: {path}")
