@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from small import FOLDS, START, TPE, Change, small_workload, write_sweep
-from sweeper.config import read_sweep
+from sweeper.config import CmaEs, Gp, Grid, Qmc, Random, Tpe, read_sweep
 from sweeper.errors import SweepFileError
 from sweeper.records import Setting
+from sweeper.search import KINDS, SamplerSpec
 from sweeper.seeds import fit_seed, seed_of, study_seed
 from sweeper.workload import differences, enqueued, workload_of
 
@@ -207,3 +208,10 @@ def test_differences_come_in_one_order_whatever_the_hashes():
     old = {"a": {"x": 1, "y": 2, "z": 3}, "b": 1}
     new = {"a": {"x": 2, "y": 3, "w": 3}, "b": 2}
     assert differences(old, new) == ["a.x: 1 -> 2", "a.y: 2 -> 3", "a.z was taken out", "a.w is new", "b: 1 -> 2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_argument_that_a_sweep_file_takes_is_one_that_the_search_knows(kind: str) -> None:
+    (section,) = [model for model in (CmaEs, Gp, Grid, Qmc, Random, Tpe) if model.__name__.lower() == kind]
+    given = section(kind=kind).model_dump(exclude={"kind"}, exclude_none=True)
+    assert dict(SamplerSpec(kind, given).arguments) == given

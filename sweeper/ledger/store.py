@@ -80,7 +80,7 @@ class Ledger:
             yield
         except OperationalError as error:  # what a database says of its own state, not of our statements
             raise LedgerError(
-                f"the store {self.masked_url} fails: {error.orig}. Nothing committed is lost. See to it (room on its disk, "
+                f"the store {self.masked_url} fails: {error.orig}. Nothing committed is lost. See to it (its disk, "
                 f"its server, other processes that lock it) and go on with: sweeper resume NAME"
             ) from error
 

@@ -13,12 +13,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
 from processes import ROOT, Shell, Sweeper, shell
@@ -413,29 +414,19 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)], ids=["Ctrl-C", "kill"]
-)
-def test_the_dashboard_serves_on_loopback_until_it_is_ended(finished: Path, tmp_path: Path, end: Callable[[int], None]):
-    port, log = free_port(), tmp_path / "dashboard.log"
-    command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)]
-    with log.open("wb") as output:
-        dashboard = subprocess.Popen(
-            command, cwd=finished, env=environment(), stdout=output, stderr=output, start_new_session=True
-        )
-    deadline = time.monotonic() + 60
-    while not answers(port):
-        assert dashboard.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_dashboard_serves_on_loopback_until_it_is_ended(after: Shell, number: signal.Signals):
+    port = free_port()
+    dashboard = after.start("dashboard", "--port", str(port))
+    dashboard.wait_until(lambda: answers(port))
     family = psutil.Process(dashboard.pid).children(recursive=True)
     assert family
-    end(dashboard.pid)
-    assert dashboard.wait(30) == 0
+    dashboard.send(number)
+    assert dashboard.wait().code == 0
     assert not answers(port)
     assert psutil.wait_procs(family, timeout=10)[1] == []
-    assert f"http://127.0.0.1:{port}" in log.read_text()
-    assert "Traceback" not in log.read_text()
+    assert dashboard.err.startswith(f"MLflow's pages are at http://127.0.0.1:{port} (Ctrl-C ends them)\n")
+    assert "Traceback" not in dashboard.out + dashboard.err
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(after: Shell):

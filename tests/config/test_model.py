@@ -72,6 +72,9 @@ def test_sampler_defaults_are_optunas(sampler, optunas):
         if name == "multivariate":  # None means True for one objective
             assert optunas_default is None
             optunas_default = True
+        if name == "scramble":  # Optuna's unscrambled points would be the same in every replicate
+            assert optunas_default is False
+            optunas_default = True
         assert value == optunas_default, name
 
 
@@ -85,10 +88,8 @@ def test_a_sampler_is_its_name_or_a_mapping_with_arguments():
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        ("{kind: tpe, multivariate: false, group: true}", "search.sampler.group: group needs multivariate: true."),
-        ("{kind: cmaes, use_separable_cma: true, with_margin: true}", "use_separable_cma and with_margin can't be"),
-        ("{kind: cmaes, with_margin: true, lr_adapt: true}", "with_margin and lr_adapt can't be combined in Optuna."),
-        ("{kind: cmaes, popsize: 1}", "search.sampler.popsize = 1 should be greater than or equal to 2"),
+        ("{kind: tpe, n_startup_trials: -1}", "search.sampler.n_startup_trials = -1 should be greater than or equal"),
+        ("{kind: cmaes, popsize: 3}", "search.sampler.popsize = 3 should be greater than or equal to 4"),
         ("{kind: grid, points: 1}", "search.sampler.points = 1 should be greater than or equal to 2"),
         ("[tpe]", "search.sampler = ['tpe'] should be a name, or {kind: NAME, ...}"),
     ],

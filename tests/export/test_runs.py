@@ -18,7 +18,7 @@ from sweeper.export import (
 )
 from sweeper.records import Cost, FitResult, Outcome, Score, Setting, Task, TrialState
 
-STUDY = StudyName("digits", "per_layer", 3)
+STUDY = StudyName("digits", "1a2b3c4d", "per_layer", 3)
 SETTING = Setting(keep_prob=(1.0, 0.8123456789012345), lambda_=(0.0, 0.1))
 COST = Cost(steps=10, epochs=2, examples=300, flops=10**12, train_s=1.5, evaluate_s=0.5, suggest_s=0.1)
 
@@ -49,8 +49,8 @@ def test_params_show_the_whole_setting_layer_by_layer_and_the_samplers_other_nam
 
 def test_a_trial_of_one_fold_shows_its_fits_own_numbers() -> None:
     run = trial_run(STUDY, report(fit(0.25, 3)), Task.MULTICLASS)
-    assert run.uid == "digits/per_layer/r03/t0012"
-    assert run.parent == STUDY.uid == "digits/per_layer/r03"
+    assert run.uid == "digits-1a2b3c4d/per_layer/r03/t0012"
+    assert run.parent == STUDY.uid == "digits-1a2b3c4d/per_layer/r03"
     assert run.experiment == sweep_experiment("digits")
     assert (run.status, run.start_ms, run.end_ms) == ("FINISHED", 5_000, 9_000)
     assert run.epoch_ms == (251, 252, 253)
@@ -117,7 +117,7 @@ def test_tags_say_where_a_trial_belongs_and_who_did_it() -> None:
         "sweeper.trial": "12",
         "sweeper.state": "COMPLETE",
         "sweeper.outcome": Outcome.FINISHED.value,
-        "sweeper.uid": "digits/per_layer/r03/t0012",
+        "sweeper.uid": "digits-1a2b3c4d/per_layer/r03/t0012",
         "sweeper.worker": "host:1",
         "sweeper.device": "cpu",
     }
