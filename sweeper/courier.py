@@ -34,7 +34,8 @@ class LedgerOutbox:
     def __init__(self, ledger: Ledger, sweep: Sweep) -> None:
         self._ledger, self._sweep = ledger, sweep
         self._lease, self._owner = f"export:{sweep.id}", workers.this_process()
-        self.is_mine, self._renewed = False, 0.0
+        self.is_mine = self._is_lost = False
+        self._renewed = 0.0
 
     def claim_deliveries(self, limit: int) -> Sequence[Delivery]:
         """See `export.Outbox`; nothing while another process delivers."""
@@ -45,11 +46,11 @@ class LedgerOutbox:
 
     def is_lost(self) -> bool:
         """Whether another process took over what this one is delivering; renews the lease while it can."""
-        if not self.is_mine or time.monotonic() - self._renewed < LEASE_S / 4:
-            return False
-        with self._ledger.write() as connection:
-            self._take_lease(connection)
-        return not self.is_mine
+        if self.is_mine and time.monotonic() - self._renewed >= LEASE_S / 4:
+            with self._ledger.write() as connection:
+                self._take_lease(connection)
+            self._is_lost = not self.is_mine
+        return self._is_lost
 
     def delivered(self, refs: Mapping[int, str]) -> None:
         """See `export.Outbox`."""

@@ -97,7 +97,10 @@ class Scheduler:
         with self._times.on("storage"), self.ledger.write() as connection:
             workers.beat(connection, self._worker)  # before the dead are sought: this worker is none of them
             workers.bury_dead(connection)
-            self._studies = {study.id: study for study in sweeps.studies(connection, self.sweep.id)}
+            studies = sweeps.studies(connection, self.sweep.id)
+            spaces, replicates = self.workload.spaces, len(self.workload.folds)
+            self._refuse_if_extended(all(one.space in spaces and one.replicate < replicates for one in studies))
+            self._studies = {study.id: study for study in studies}
             mine = workers.take_studies(connection, self.sweep.id, self._worker)
             history = trials.past(connection, mine)
         by_study = defaultdict(list)
@@ -251,6 +254,14 @@ class Scheduler:
             )
         self.state = state
 
+    def _refuse_if_extended(self, is_known: bool) -> None:
+        """This worker has neither data nor spaces for studies that were added since it began."""
+        if not is_known:
+            raise LedgerError(
+                f"the sweep {self.sweep.name!r} was extended by another command while this one worked on it. Nothing "
+                f"is lost. Go on with all of it: sweeper resume {self.sweep.name}"
+            )
+
     def _fill(
         self, connection: Connection, settlements: Sequence[Settlement], proposed: Sequence[NewTrial]
     ) -> list[Claimed]:
@@ -261,7 +272,9 @@ class Scheduler:
             deliveries.post(connection, self.sweep.id, letters)
         trials.propose(connection, proposed)
         limit = self.engine.free // self.workload.folds_per_trial
-        return trials.claim(connection, self.sweep.id, self._worker, limit) if limit else []
+        claimed = trials.claim(connection, self.sweep.id, self._worker, limit) if limit else []
+        self._refuse_if_extended({one.study_id for one in claimed} <= self._studies.keys())
+        return claimed
 
     def _tell(self, settlements: Sequence[Settlement]) -> None:
         """Tell each study's sampler."""

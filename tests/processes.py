@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PRELOAD = [
     "alembic.command",
     "mlflow.tracking",
@@ -30,7 +32,7 @@ PRELOAD = [
     "typer",
 ]
 OURS = ("MLFLOW_TRACKING_URI", "SWEEPER_HOME", "SWEEPER_STORE", "NO_COLOR", "FORCE_COLOR")
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0  # for machines that are busy with other things
 ROOT = str(Path(__file__).parents[1])
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
@@ -169,8 +171,16 @@ def shell(folder: Path, **environment: str) -> Iterator[Shell]:
         yield opened
     finally:
         for sweeper in opened.started:
-            sweeper.process.kill()
-            sweeper.process.join()
+            _end(sweeper)
+
+
+def _end(sweeper: Sweeper) -> None:
+    """Kill a process that still runs, and those that it started."""
+    if sweeper.process.is_alive():
+        for child in psutil.Process(sweeper.pid).children(recursive=True):
+            child.kill()
+        sweeper.process.kill()
+    sweeper.process.join()
 
 
 def _text(path: Path) -> str:

@@ -27,8 +27,9 @@ from sweeper.errors import DeliveryError
 from sweeper.export import configure_process, prepare
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep, Trial
-from sweeper.ledger.schema import FitRow, OutboxRow
+from sweeper.ledger.schema import FitRow, LeaseRow, OutboxRow
 from sweeper.ledger.store import Ledger, sqlite_url
+from sweeper.records import RunRecord
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"  # mlflow 3.17 on SQLAlchemy 2.1
@@ -315,6 +316,29 @@ def test_a_courier_that_slept_too_long_stops_delivering(folder: Path, monkeypatc
     assert len(other.claim_deliveries(5)) == 5
     ours._renewed = 0.0
     assert ours.is_lost()
+
+
+def test_a_courier_that_lost_its_lease_in_mid_batch_leaves_the_rest_to_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Sink:
+        """Takes runs; at the third, another process takes the lease over."""
+
+        def __init__(self, uri: str, artifact_root: str) -> None:
+            pass
+
+        def deliver(self, run: RunRecord, **how: Any) -> str:
+            taken.append(run.uid)
+            if len(taken) == 3:
+                with ledger.write() as connection:
+                    connection.execute(update(LeaseRow).values(owner="elsewhere/1/1.0", until=1e12))
+            return str(len(taken))
+
+    (ledger, _), taken = opened(folder), []
+    monkeypatch.setattr(courier, "LEASE_S", 0.0)  # renewed before every run
+    monkeypatch.setattr(courier, "MlflowSink", Sink)
+    assert deliver_here(folder).problem == "another process is delivering them"
+    assert len(taken) == 3
 
 
 def test_what_another_process_delivers_is_not_a_failure_and_said(folder: Path):

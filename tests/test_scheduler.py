@@ -207,6 +207,9 @@ def assert_costs_balance(ran: Ran) -> None:
     assert cost.device_s == pytest.approx(times["train"] + times["evaluate"], rel=1e-3)
     assert 0 < cost.suggest_s <= times["suggest"]
     assert 0 < cost.storage_s <= times["storage"]
+    assert (
+        min(row.storage_s for row in rows(ran, AttemptRow.storage_s, AttemptRow.state) if row.state == "COMPLETE") > 0
+    )
 
 
 @pytest.mark.parametrize(
