@@ -141,11 +141,12 @@ def _prepare(tracking_uri: str, more_to_come: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def following(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def following(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m sweeper ARGV` as a courier for as long as the block lasts; leaving it tells the courier to finish.
 
     Args:
-        argv: the command that delivers, e.g. ["mlflow", "sync", "digits", "--follow", ...].
+        argv: the command that delivers, e.g. ["mlflow", "sync", "digits", "--follow"].
+        environment: what to add to this process's own; a command line is for all to see, so URLs travel here.
         log: where its errors go.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def following(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         )
     assert process.stdin is not None
     try:

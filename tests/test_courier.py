@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ from sqlalchemy import select, update
 from processes import Crash, Shell, shell
 from small import DIVERGING, TRIALS, run_here, small_workload, write_sweep
 from sweeper import courier
+from sweeper.cli.places import Places
 from sweeper.courier import LedgerOutbox, deliver
 from sweeper.errors import DeliveryError
 from sweeper.export import configure_process, prepare
@@ -422,3 +424,20 @@ def assert_delivered_in_the_end(run: Shell) -> None:
     while '"waiting": 0' not in run("status", "small", "--json").out:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_the_stores_url_is_not_on_a_command_line_for_all_to_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    started: dict[str, Any] = {}
+
+    class Recorded:
+        stdin = io.BytesIO()
+
+        def __init__(self, argv: list[str], **options: Any):
+            started.update(options, argv=argv)
+
+    monkeypatch.setattr(courier.subprocess, "Popen", Recorded)
+    places = Places.of(tmp_path, "postgresql+psycopg://me:secret@host/sweeps")
+    with courier.following(["mlflow", "sync", "small", "--follow"], places.environment, places.log):
+        pass
+    assert "secret" not in " ".join(started["argv"])
+    assert started["env"]["SWEEPER_STORE"] == places.store

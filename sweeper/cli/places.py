@@ -49,9 +49,9 @@ class Places:
         return self.home / "mlflow-export.log"
 
     @property
-    def flags(self) -> list[str]:
-        """The options that lead another command to the same places."""
-        return ["--home", str(self.home), "--store", self.store]
+    def environment(self) -> dict[str, str]:
+        """The variables that lead another process to the same places."""
+        return {"SWEEPER_HOME": str(self.home), "SWEEPER_STORE": self.store}
 
     @property
     def hint(self) -> str:

@@ -112,8 +112,8 @@ def _go(
         setup = _set_up(ledger, workload, device, slots, compiling, fresh)
         sweep = _launch(ledger, workload, setup, fresh)
         _show_estimate(workload, setup)
-    argv = ["mlflow", "sync", sweep.name, "--follow", *places.flags]
-    with following(argv, places.log) if mlflow else nullcontext() as courier:
+    argv = ["mlflow", "sync", sweep.name, "--follow"]
+    with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
         ending = _work(ledger, sweep, workload, setup, times)
     if ending is not Ending.DONE:
         _say_how_to_resume(sweep, ending, places)
