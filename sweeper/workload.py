@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from sweeper.config import Grouped, Sweep, SweepFile
+from sweeper.config import Grouped, Sweep, SweepFile, parse_sweep
 from sweeper.data import SplitPlan, Table, load, split
 from sweeper.errors import DataError, SettingError, SweepFileError
 from sweeper.ledger.rows import StudyPlan, SweepPlan
+from sweeper.ledger.rows import Sweep as LaunchedSweep
 from sweeper.networks import Network, mlp
 from sweeper.price import SpaceShape
 from sweeper.records import Fold, Setting, Task, Training
@@ -128,6 +130,11 @@ class Workload:
         most = search.trials if drawable is None else min(search.trials, drawable + len(self.starts(space)))
         sampler = {"kind": self.sampler.kind, **explicit_arguments(self.sampler, parameters)}
         return StudyPlan(space, replicate, len(parameters), sampler, seed, most, turn)
+
+
+def launched_file(sweep: LaunchedSweep) -> SweepFile:
+    """The sweep file as the ledger keeps it; relative paths start in the folder of its recorded name."""
+    return parse_sweep(sweep.file_text, sweep.file_path, Path(sweep.file_path).parent)
 
 
 def workload_of(file: SweepFile) -> Workload:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,13 +10,13 @@ import typer
 from sweeper.cli import results
 from sweeper.cli.console import duration, number, output, print_json, table
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import json_schema, parse_sweep
+from sweeper.config import json_schema
 from sweeper.errors import UnknownSweepError
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.space import describe
-from sweeper.workload import Workload, workload_of
+from sweeper.workload import Workload, launched_file, workload_of
 
 SpaceOption = Annotated[str | None, typer.Option("--space", help="Only this space.")]
 
@@ -110,7 +109,7 @@ def schema() -> None:
 
 
 def _workload(sweep: Sweep) -> Workload:
-    return workload_of(parse_sweep(sweep.file_text, sweep.file_path, Path(sweep.file_path).parent))
+    return workload_of(launched_file(sweep))
 
 
 def _spaces(sweep: Sweep) -> str:

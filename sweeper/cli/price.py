@@ -11,13 +11,12 @@ import typer
 from sweeper.cli import results
 from sweeper.cli.console import errors, print_json
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import parse_sweep
 from sweeper.errors import PriceError
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.price import price_sweep, space_curve
 from sweeper.price.price import Studies
-from sweeper.workload import sweep_shapes
+from sweeper.workload import launched_file, sweep_shapes
 
 
 def price(
@@ -34,7 +33,7 @@ def price(
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
         found = reads.priced(connection, sweep.id)
-    shapes = sweep_shapes(parse_sweep(sweep.file_text, sweep.file_path, Path(sweep.file_path).parent).sweep)
+    shapes = sweep_shapes(launched_file(sweep).sweep)
     prices = price_sweep(found, shapes)
     if plot is not None:
         _draw(sweep, found, plot)

@@ -16,7 +16,7 @@ from sweeper.cli import results
 from sweeper.cli.console import duration, errors, output, print_json
 from sweeper.cli.live import LiveView
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import SweepFile, parse_sweep, read_sweep
+from sweeper.config import SweepFile, read_sweep
 from sweeper.courier import following
 from sweeper.engine import use_threads
 from sweeper.ledger import deliveries, sweeps
@@ -25,7 +25,7 @@ from sweeper.ledger.store import Ledger
 from sweeper.letters import opening_letters
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, Setup, StopRequest, set_up, work
-from sweeper.workload import Workload, differences, workload_of
+from sweeper.workload import Workload, differences, launched_file, workload_of
 
 PATIENCE_S = 600.0  # that `run` waits for MLflow after the last trial; `mlflow sync` delivers what is left
 
@@ -87,8 +87,7 @@ def resume(
     ledger = places.ledger()
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
-    folder = Path(sweep.file_path).parent
-    sweep_file = parse_sweep(sweep.file_text, sweep.file_path, folder)
+    sweep_file = launched_file(sweep)
     use_threads(threads, spared=1 if mlflow else 0)
     _go(ledger, places, sweep_file, times, device, slots, compiling, fresh=False, mlflow=mlflow, json=json)
 
