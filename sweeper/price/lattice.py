@@ -6,6 +6,9 @@ A space is smaller than another when its keep_prob and its lambda are both searc
                     -> grouped -> per_layer
 
 A masked space is not inside a per_layer one: it reaches "off" with a probability that no continuous range has.
+
+A placebo space is another one plus parameters that do nothing, and so a larger one that can't be better. Random
+search draws the same settings in both, and the price of that edge must come out as 1: the experiment's control.
 """
 
 from __future__ import annotations
@@ -24,12 +27,12 @@ _SMALLER_KINDS: Mapping[str, frozenset[str]] = {
     "per_layer": frozenset({"fixed", "shared", "grouped"}),
 }
 
-_PHRASES: Mapping[str, str] = {
-    "fixed": "no {}",
-    "shared": "one {} for all layers",
-    "masked": "one {} switched on or off per layer",
-    "grouped": "a {} per group of layers",
-    "per_layer": "a {} per layer",
+_STEPS: Mapping[tuple[str, str], str] = {
+    ("fixed", "shared"): "giving all layers one {}",
+    ("fixed", "masked"): "giving all layers one {} with a switch per layer",
+    ("shared", "masked"): "switching the {} on or off per layer",
+    ("", "grouped"): "giving each group of layers its own {}",
+    ("", "per_layer"): "giving each layer its own {}",
 }
 
 
@@ -46,7 +49,8 @@ class SpaceShape:
 
     Attributes:
         keep_prob, lambda_: "fixed", "shared", "masked", "grouped" or "per_layer".
-        dimensions: number of hyperparameters that are searched.
+        dimensions: number of hyperparameters that are searched, placebos included.
+        placebo: how many of them do nothing.
 
     Raises:
         PriceError: a kind is none of the five.
@@ -55,6 +59,7 @@ class SpaceShape:
     keep_prob: str
     lambda_: str
     dimensions: int
+    placebo: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in (("keep_prob", self.keep_prob), ("lambda", self.lambda_)):
@@ -62,10 +67,16 @@ class SpaceShape:
                 raise PriceError(f"{name} is searched as {kind!r}; it must be one of {', '.join(_SMALLER_KINDS)}.")
 
     def is_inside(self, other: SpaceShape) -> bool:
-        """Whether the other space can reach all that this one can, and more."""
+        """Whether the other space can reach all that this one can, and searches more."""
         kinds = ((self.keep_prob, other.keep_prob), (self.lambda_, other.lambda_))
         nested = all(small == large or small in _SMALLER_KINDS[large] for small, large in kinds)
-        return nested and any(small != large for small, large in kinds)
+        more = any(small != large for small, large in kinds) or self.placebo < other.placebo
+        return nested and more and self.placebo <= other.placebo
+
+    def is_placebo_of(self, other: SpaceShape) -> bool:
+        """Whether all that this space searches in addition does nothing."""
+        same = (self.keep_prob, self.lambda_) == (other.keep_prob, other.lambda_)
+        return same and self.placebo > other.placebo
 
 
 def default_edges(shapes: Mapping[str, SpaceShape]) -> tuple[Edge, ...]:
@@ -87,9 +98,22 @@ def default_edges(shapes: Mapping[str, SpaceShape]) -> tuple[Edge, ...]:
 
 
 def step_phrase(smaller: SpaceShape, larger: SpaceShape) -> str:
-    """What the larger space searches that the smaller does not, e.g. "a keep_prob per layer"; "" if nothing."""
-    steps = (
-        (smaller.keep_prob, larger.keep_prob, "keep_prob"),
-        (smaller.lambda_, larger.lambda_, "lambda"),
-    )
-    return " and ".join(_PHRASES[large].format(name) for small, large, name in steps if small != large)
+    """What searching the larger space means, e.g. "giving each layer its own keep_prob"; "" if it is nothing more."""
+    steps = [
+        _step(smaller.keep_prob, larger.keep_prob, "keep_prob"),
+        _step(smaller.lambda_, larger.lambda_, "lambda"),
+        _dummies(larger.placebo - smaller.placebo),
+    ]
+    return " and ".join(step for step in steps if step)
+
+
+def _step(smaller: str, larger: str, name: str) -> str:
+    if smaller == larger:
+        return ""
+    return _STEPS.get((smaller, larger), _STEPS.get(("", larger), f"searching {{}} as {larger}")).format(name)
+
+
+def _dummies(count: int) -> str:
+    if count <= 0:
+        return ""
+    return "adding one that does nothing" if count == 1 else f"adding {count} that do nothing"

@@ -13,9 +13,10 @@ from pathlib import Path
 import altair as alt
 
 from sweeper.errors import PriceError
-from sweeper.price.curves import SpaceCurve
-from sweeper.price.price import EdgePrice, PriceAt, Reach, Verdict
-from sweeper.price.report import difference_text, price_text
+from sweeper.price.curves import Mode, SpaceCurve
+from sweeper.price.distance import PriceAt, Reach
+from sweeper.price.price import EdgePrice, Verdict
+from sweeper.price.words import difference_text, price_text
 
 Row = dict[str, str | float | bool]
 
@@ -35,6 +36,11 @@ _LADDER_WIDTH = 380
 _COLUMNS = {"price_text": _LADDER_WIDTH + 16, "buys_text": _LADDER_WIDTH + 156}  # points from the left
 _HEADINGS = {"price_text": "price", "buys_text": "buys in test loss at B trials"}
 _FORMATS = ("svg", "png", "html")
+_TRIALS = {
+    Mode.MEASUREMENT: "random-search trials (log scale)",
+    Mode.PRODUCT: "trials, in the order in which they ran (log scale)",
+}
+_ORDERS = {Mode.MEASUREMENT: " and all orders of their trials", Mode.PRODUCT: ", one trace each (product mode)"}
 _PNG_SCALE = 2  # pixels per point: sharp on slides and in papers
 
 
@@ -61,7 +67,7 @@ def curve_chart(
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X(
             "trials:Q",
-            title="random-search trials (log scale)",
+            title=_TRIALS[curves[0].mode],
             scale=alt.Scale(type="log", base=2, nice=False),
             axis=alt.Axis(values=_powers_of_two(curves), format="d", grid=False),
         ),
@@ -75,7 +81,7 @@ def curve_chart(
         y="lower:Q", y2="upper:Q", fill=alt.Fill("colour:N", scale=None), detail="space:N"
     )
     subtitle = [
-        f"Test loss of the trial that validation would choose, averaged over {_counts(curves)}.",
+        f"Test loss of the trial that validation would choose, averaged over {_averaged_over(curves)}.",
         "Bands: 95 % at each budget on its own. Spaces share splits and seeds: bands may overlap where spaces differ.",
     ]
     return _styled(alt.layer(bands, lines), title, subtitle).properties(width=560, height=340)
@@ -101,10 +107,10 @@ def _powers_of_two(curves: Sequence[SpaceCurve]) -> list[int]:
     return [2**power for power in range(largest.bit_length())]
 
 
-def _counts(curves: Sequence[SpaceCurve]) -> str:
+def _averaged_over(curves: Sequence[SpaceCurve]) -> str:
     counts = sorted({curve.replicates for curve in curves})
     numbers = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{numbers} replicate{'' if counts[-1] == 1 else 's'}"
+    return f"{numbers} replicate{'' if counts[-1] == 1 else 's'}{_ORDERS[curves[0].mode]}"
 
 
 def _scale(spaces: Sequence[str], values: Sequence[object]) -> alt.Scale:

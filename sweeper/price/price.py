@@ -1,52 +1,40 @@
-"""What a larger space costs and buys against a smaller one, from random-search trials (measurement mode).
+"""What a larger space costs and buys against a smaller one: every edge of a sweep, priced.
 
 BUYS is the vertical distance of the two test-loss curves at the same number of trials B, positive where the larger
-space is better. PRICE is the horizontal one: how many times the trials the larger space needs for the test loss
-that the smaller reaches in n0. Blocks are paired by replicate and are the unit of every interval.
+space is better; PRICE the horizontal one (`distance`), BREAK-EVEN where they cross (`breakeven`), ERT the price by
+first hits (`hitting`). Blocks are paired by replicate and are the unit of every interval.
 
-PRICE is read off running minima. A mean test curve can rise (validation may choose worse and worse), so the smaller
-space is charged for the trials in which it first reached its loss of n0, nearly always n0 itself; that is what
-makes the price of a space against itself exactly 1. Between two budgets n' is interpolated in log n.
-
-The larger space may not get there by B ("> B / n0"), or may be there with its first trial ("< 1 / n0"). Where this
-happens to the estimate or to a jackknife replicate, there is no jackknife interval. What is known then comes from
-inverting the paired t-test: a price x is ruled out where the paired difference between the smaller space after n0
-and the larger after x * n0 trials excludes 0. The censored side stays open.
+What is claimed is claimed of BUYS alone, one comparison per edge, with Holm's correction over the edges of the table
+(all of them, also those that could not be priced yet; a placebo's edge is a control and claims nothing). Everything
+else describes, with 95 % intervals and, for prices, ones that hold for all edges at once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import numpy as np
-
 from sweeper.errors import PriceError
-from sweeper.price.curves import COSTS, Block, Doubles, Ints, block_curves, budget_grid, common_trials
-from sweeper.price.intervals import Estimate, ends, jackknife_t, leave_one_out, paired_t, t_interval
+from sweeper.price.breakeven import BreakEven, break_even
+from sweeper.price.curves import Block, Mode
+from sweeper.price.distance import Asked, PriceAt, price_at
+from sweeper.price.hitting import ErtPrice, ert_price
+from sweeper.price.intervals import CONFIDENCE, Estimate, holm, paired_p, paired_t, simultaneous_confidence
 from sweeper.price.lattice import Edge, SpaceShape, default_edges, step_phrase
+from sweeper.price.pairs import CLAIM_REPLICATES, Pair, pair_up
 from sweeper.records import PricedTrial
 
 Studies = Mapping[int, Sequence[PricedTrial]]  # one space's trials by replicate
 
-CLAIM_REPLICATES = 10  # below, a run is smoke-sized: its intervals are too rough to claim anything
+SIGNIFICANCE = 1 - CONFIDENCE
 _PARTS = (8, 4, 2)  # n0 = B/8, B/4, B/2
 _HEADLINE_PART = 4
 
 
-class Reach(StrEnum):
-    """How far the data allow a price to be read; the value is what a user reads."""
-
-    MEASURED = "measured"
-    BEYOND = "the larger space did not get there within the largest budget"
-    BELOW = "the larger space was there with its first trial"
-    NO_TARGET = "the smaller space has no finite loss at this budget: too many of its trials failed"
-
-
 class Verdict(StrEnum):
-    """What the interval of BUYS allows to be said; the value ends the edge's sentence."""
+    """What the test of BUYS allows to be said; the value ends the edge's sentence."""
 
     PAYS = "pays at this budget"
     COSTS_MORE = "costs more than it buys"
@@ -56,68 +44,42 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CostPrice:
-    """A price in another currency than trials.
-
-    Attributes:
-        factor: mean cost of a trial of the larger space over that of the smaller; NaN where nothing was measured.
-        price: price in trials times factor. The interval knows the noise of both where the price is measured.
-    """
-
-    factor: float
-    price: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class PriceAt:
-    """The price at one budget of the smaller space.
-
-    Attributes:
-        n0: trials of the smaller space.
-        trials_smaller: trials in which it first reached its loss of n0; at most n0.
-        trials_larger: trials in which the larger space reaches that loss; inf BEYOND, 0 BELOW.
-        reach: whether the price could be read.
-        measurable_from, measurable_to: the least and greatest price that could have been read.
-        trials: the price, a ratio of trials; inf BEYOND, 0 BELOW, NaN with NO_TARGET. Ends of the interval outside
-            the measurable range are extrapolated.
-        per_hyperparameter: the price of one more hyperparameter, price ** (1 / extra); None without extra ones.
-        costs: the price in device seconds ("device_s") and operations ("flops").
-    """
-
-    n0: int
-    trials_smaller: float
-    trials_larger: float
-    reach: Reach
-    measurable_from: float
-    measurable_to: float
-    trials: Estimate
-    per_hyperparameter: Estimate | None
-    costs: Mapping[str, CostPrice]
-
-
-@dataclass(frozen=True, slots=True)
 class EdgePrice:
     """What a larger space costs and buys against a smaller one.
 
     Attributes:
         edge: their names.
+        mode: how they were searched.
         step: what the larger space searches in addition, in words.
         extra: how many more hyperparameters it has.
+        placebo: whether all that it has in addition does nothing.
         replicates: the R replicates that both spaces have, ascending.
-        trials: N, exchangeable trials that each of these studies has at least.
-        budget: B = N // 2, the budget at which BUYS is read.
+        trials: N, trials that each of these studies has at least.
+        budget: B, the budget at which BUYS is read.
         buys: mean test loss of the smaller minus that of the larger space after B trials; positive is better.
+        p_value: of the paired t-test that BUYS is 0, two-sided; NaN where it can't be tested.
+        adjusted_p: the same after Holm's correction for `comparisons`; a placebo's is not corrected.
+        comparisons: edges of the table that claim something.
         prices: at n0 = B/8, B/4, B/2 (fewer where these coincide), ascending.
+        running_times: the price by first hits at the same n0; None where no target could be set.
+        break_even: the budget from which on the larger space pays.
     """
 
     edge: Edge
+    mode: Mode
     step: str
     extra: int
+    placebo: bool
     replicates: tuple[int, ...]
     trials: int
     budget: int
     buys: Estimate
+    p_value: float
+    adjusted_p: float
+    comparisons: int
     prices: tuple[PriceAt, ...]
+    running_times: tuple[ErtPrice | None, ...]
+    break_even: BreakEven
 
     @property
     def headline(self) -> PriceAt:
@@ -132,14 +94,14 @@ class EdgePrice:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said, no more than the interval of BUYS shows."""
+        """What may be said: that it pays (or costs more than it buys) where Holm's p-value is below 5 %."""
         if not math.isfinite(self.buys.value):
             return Verdict.UNMEASURED
         if not self.supports_claim:
             return Verdict.SMOKE
-        if self.buys.lower > 0:
-            return Verdict.PAYS
-        return Verdict.COSTS_MORE if self.buys.upper < 0 else Verdict.NOT_SHOWN
+        if not self.adjusted_p < SIGNIFICANCE:
+            return Verdict.NOT_SHOWN
+        return Verdict.PAYS if self.buys.value > 0 else Verdict.COSTS_MORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,41 +114,36 @@ class Unmeasured:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Every edge of a sweep: the priced ones, and those that could not be."""
+    """Every edge of a sweep: the priced ones, and those that could not be.
+
+    Attributes:
+        mode: how the sweep was searched.
+        comparisons: edges that claim something: all but the placebos', priced or not.
+    """
 
     prices: tuple[EdgePrice, ...]
     unmeasured: tuple[Unmeasured, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """Two spaces over the same replicates: row r of everything belongs to replicates[r].
-
-    Attributes:
-        budgets: `G`, from 1 to B.
-        smaller, larger: `R x G`, test-loss curves.
-        costs: per currency `R x 2`, mean cost of a trial in the smaller and in the larger space.
-    """
-
-    replicates: tuple[int, ...]
-    trials: int
-    budgets: Ints
-    smaller: Doubles
-    larger: Doubles
-    costs: Mapping[str, Doubles]
+    mode: Mode = Mode.MEASUREMENT
+    comparisons: int = 0
 
 
 def price_sweep(
     studies: Mapping[str, Studies],
     shapes: Mapping[str, SpaceShape],
     edges: Sequence[tuple[str, str]] | None = None,
+    *,
+    mode: Mode = Mode.MEASUREMENT,
+    device_hour: float | None = None,
 ) -> PriceTable:
     """Price every edge between the spaces of a sweep.
 
     Args:
         studies: trials by space and replicate; finished ones of any state, in any order.
         shapes: how each space searches.
-        edges: (smaller, larger) pairs; None for those of the lattice (`default_edges`).
+        edges: (smaller, larger) pairs; None for those of the lattice (`default_edges`). Choose them before looking
+            at results: Holm's correction counts these alone.
+        mode: MEASUREMENT averages over all orders of a study's random trials, PRODUCT reads its one trace.
+        device_hour: money for an hour of the device; with it prices are told in money, too.
 
     Returns:
         The table, in the order of the edges. An edge with too few trials so far is listed with the reason.
@@ -196,16 +153,17 @@ def price_sweep(
     """
     chosen = default_edges(shapes) if edges is None else tuple(Edge(*edge) for edge in edges)
     _check_names(chosen, shapes)
-    blocks = {space: {r: Block.of(trials) for r, trials in studies.get(space, {}).items()} for space in shapes}
+    comparisons = sum(not _is_placebo(edge, shapes) for edge in chosen)
+    blocks = {space: {r: Block.of(trials, mode) for r, trials in studies.get(space, {}).items()} for space in shapes}
     prices, unmeasured = [], []
     for edge in chosen:
         try:
-            pair = _pair(edge, blocks[edge.smaller], blocks[edge.larger])
+            pair = pair_up(edge, blocks[edge.smaller], blocks[edge.larger], mode)
         except PriceError as error:
             unmeasured.append(Unmeasured(edge, str(error)))
         else:
-            prices.append(_price_edge(edge, pair, shapes[edge.smaller], shapes[edge.larger]))
-    return PriceTable(tuple(prices), tuple(unmeasured))
+            prices.append(_price_edge(edge, pair, shapes, mode, comparisons, device_hour))
+    return PriceTable(_adjusted(prices, comparisons), tuple(unmeasured), mode, comparisons)
 
 
 def _check_names(edges: Sequence[Edge], shapes: Mapping[str, SpaceShape]) -> None:
@@ -214,153 +172,45 @@ def _check_names(edges: Sequence[Edge], shapes: Mapping[str, SpaceShape]) -> Non
         raise PriceError(f"no space {', '.join(map(repr, unknown))} in this sweep; it has {', '.join(shapes)}.")
 
 
-def _pair(edge: Edge, smaller: Mapping[int, Block], larger: Mapping[int, Block]) -> _Pair:
-    """Bring two spaces onto the replicates and budgets that both have."""
-    counts = {r: min(len(smaller[r]), len(larger[r])) for r in sorted(smaller.keys() & larger.keys())}
-    trials = common_trials(list(counts.values()))
-    if trials < 2:
-        raise PriceError(
-            f"{edge.smaller} and {edge.larger} share no replicate with two randomly drawn trials in each (random "
-            f"trials in the shared replicates: {list(counts.values())}). A price needs sampler: random, and at least "
-            f"{CLAIM_REPLICATES} replicates for a claim; let the sweep run on, or search again with random sampling."
-        )
-    used = tuple(r for r, count in counts.items() if count >= trials)
-    sides = [[side[r] for r in used] for side in (smaller, larger)]
-    budgets = budget_grid(trials // 2)
-    curves = [block_curves(side, budgets) for side in sides]
-    costs = {name: np.array([[block.cost[name] for block in side] for side in sides]).T for name in COSTS}  # R x 2
-    return _Pair(used, trials, budgets, curves[0], curves[1], costs)
+def _is_placebo(edge: Edge, shapes: Mapping[str, SpaceShape]) -> bool:
+    return shapes[edge.larger].is_placebo_of(shapes[edge.smaller])
 
 
-def _price_edge(edge: Edge, pair: _Pair, smaller: SpaceShape, larger: SpaceShape) -> EdgePrice:
-    budget = int(pair.budgets[-1])
+def _price_edge(
+    edge: Edge,
+    pair: Pair,
+    shapes: Mapping[str, SpaceShape],
+    mode: Mode,
+    comparisons: int,
+    device_hour: float | None,
+) -> EdgePrice:
+    smaller, larger = shapes[edge.smaller], shapes[edge.larger]
     extra = larger.dimensions - smaller.dimensions
-    with np.errstate(invalid="ignore"):  # inf - inf where both spaces only failed
-        buys = paired_t(pair.smaller[:, -1] - pair.larger[:, -1])
-    starts = sorted({max(1, budget // part) for part in _PARTS})
-    prices = tuple(_price_at(n0, pair, extra) for n0 in starts)
-    step = step_phrase(smaller, larger) or edge.larger
-    return EdgePrice(edge, step, extra, pair.replicates, pair.trials, budget, buys, prices)
-
-
-def _price_at(n0: int, pair: _Pair, extra: int) -> PriceAt:
-    needed = _needed(n0, pair.budgets, pair.smaller.mean(axis=0)[None], pair.larger.mean(axis=0)[None])
-    small, large = (float(trials[0]) for trials in needed)
-    logs = _jackknife_logs(n0, pair)
-    if _reach(small, large) is Reach.MEASURED and np.isfinite(logs).all():
-        price = jackknife_t(math.log(large / small), logs).exp()
-    else:
-        price = _bounds(n0, pair, small, large, logs)
-    return PriceAt(
-        n0=n0,
-        trials_smaller=small,
-        trials_larger=large,
-        reach=_reach(small, large),
-        measurable_from=1 / small,
-        measurable_to=int(pair.budgets[-1]) / small,
-        trials=price,
-        per_hyperparameter=price.root(extra) if extra > 0 else None,
-        costs={name: _cost_price(costs, price, logs) for name, costs in pair.costs.items()},
+    asked = Asked(extra, simultaneous_confidence(comparisons), device_hour)
+    differences = pair.differences[:, -1]
+    p_value = paired_p(differences)
+    starts = sorted({max(1, pair.budget // part) for part in _PARTS})
+    return EdgePrice(
+        edge=edge,
+        mode=mode,
+        step=step_phrase(smaller, larger) or f"searching {edge.larger}",
+        extra=extra,
+        placebo=_is_placebo(edge, shapes),
+        replicates=pair.replicates,
+        trials=pair.trials,
+        budget=pair.budget,
+        buys=paired_t(differences),
+        p_value=p_value,
+        adjusted_p=p_value,
+        comparisons=comparisons,
+        prices=tuple(price_at(n0, pair, asked) for n0 in starts),
+        running_times=tuple(ert_price(n0, pair) for n0 in starts),
+        break_even=break_even(pair),
     )
 
 
-def _needed(n0: int, budgets: Ints, smaller: Doubles, larger: Doubles) -> tuple[Doubles, Doubles]:
-    """Trials that each space needs for the loss that the smaller has reached by n0.
-
-    Args:
-        n0: one of the budgets.
-        budgets: `G`.
-        smaller: `J x G`, mean curves of the smaller space.
-        larger: `J x G`, of the larger.
-
-    Returns:
-        `J` each. NaN where the smaller's loss is infinite; for the larger inf if it does not get there by B, 0 if
-        its first trial is better already.
-    """
-    losses = smaller[:, budgets <= n0].min(axis=1)
-    no_target = np.isinf(losses)
-    targets = np.where(no_target, 0.0, losses)
-    small, large = (first_reach(budgets, curves, targets) for curves in (smaller, larger))
-    large = np.where(larger[:, 0] < targets, 0.0, large)
-    return np.where(no_target, np.nan, small), np.where(no_target, np.nan, large)
-
-
-def first_reach(budgets: Ints, curves: Doubles, targets: Doubles) -> Doubles:
-    """Where the running minimum of a curve first comes down to a target, interpolated in log n.
-
-    Args:
-        budgets: `G`, increasing.
-        curves: `J x G`; +inf allowed.
-        targets: `J`, finite.
-
-    Returns:
-        `J`, between the first and the last budget; inf where the curve never gets there. From an infinite loss
-        there is nothing to interpolate: the first finite budget counts.
-    """
-    minima = np.minimum.accumulate(curves, axis=1)
-    reached = minima <= targets[:, None]
-    after = reached.argmax(axis=1)
-    before = np.maximum(after - 1, 0)
-    rows = np.arange(len(curves))
-    high, low = minima[rows, before], minima[rows, after]
-    steep = np.isfinite(high) & (high > low)
-    drop = np.subtract(high, low, out=np.ones_like(high), where=steep)
-    share = np.divide(high - targets, drop, out=np.ones_like(high), where=steep)
-    exact = budgets[before] * (budgets[after] / budgets[before]) ** np.clip(share, 0.0, 1.0)
-    found = np.where(share == 1.0, budgets[after], exact)  # an integer budget stays one to the last bit
-    return np.where(reached.any(axis=1), found, np.inf)
-
-
-def _reach(small: float, large: float) -> Reach:
-    if math.isnan(small):
-        return Reach.NO_TARGET
-    if large == 0:
-        return Reach.BELOW
-    return Reach.BEYOND if math.isinf(large) else Reach.MEASURED
-
-
-def _jackknife_logs(n0: int, pair: _Pair) -> Doubles:
-    """The log price without each of the replicates, `R`: +inf or -inf where that is censored; `0` entries if R < 2."""
-    if len(pair.replicates) < 2:
-        return np.empty(0)
-    small, large = _needed(n0, pair.budgets, leave_one_out(pair.smaller), leave_one_out(pair.larger))
-    with np.errstate(divide="ignore"):
-        return np.log(large / small)
-
-
-def _bounds(n0: int, pair: _Pair, small: float, large: float, logs: Doubles) -> Estimate:
-    """A price whose jackknife is censored: what the inverted paired t-test rules out, censored sides left open."""
-    if math.isnan(small):
-        return Estimate(math.nan, 0.0, math.inf)
-    target = pair.smaller[:, pair.budgets == int(small)]
-    with np.errstate(invalid="ignore"):
-        mean, half = t_interval(target - pair.larger)
-    worst, best = ends(mean, half)  # open where the data say nothing, and so rule out nothing
-    lower, upper = (float(first_reach(pair.budgets, side[None], np.zeros(1))[0]) for side in (-best, -worst))
-    is_below = large == 0 or bool(np.isneginf(logs).any())
-    is_beyond = math.isinf(large) or bool(np.isposinf(logs).any())
-    return Estimate(
-        large / small,
-        0.0 if is_below or lower == 1 else min(lower, float(pair.budgets[-1])) / small,
-        math.inf if is_beyond else upper / small,
-    )
-
-
-def _cost_price(costs: Doubles, price: Estimate, logs: Doubles) -> CostPrice:
-    """Turn a price in trials into one in what a trial costs.
-
-    Args:
-        costs: `R x 2`, mean cost of a trial in the smaller and in the larger space.
-        price: in trials.
-        logs: `R`, its jackknife replicates on the log scale.
-    """
-    if not (costs > 0).all():
-        return CostPrice(math.nan, Estimate(math.nan, 0.0, math.inf))
-    smaller, larger = costs.mean(axis=0)
-    factor = float(larger / smaller)
-    if not (len(logs) and np.isfinite(logs).all() and 0 < price.value < math.inf):
-        return CostPrice(factor, price.times(factor))
-    without = leave_one_out(costs)
-    return CostPrice(
-        factor, jackknife_t(math.log(price.value * factor), logs + np.log(without[:, 1] / without[:, 0])).exp()
-    )
+def _adjusted(prices: Sequence[EdgePrice], comparisons: int) -> tuple[EdgePrice, ...]:
+    """Holm's p-values put in, over all edges that claim something."""
+    claiming = [price.p_value for price in prices if not price.placebo]
+    adjusted = iter(holm(claiming, comparisons))
+    return tuple(price if price.placebo else replace(price, adjusted_p=next(adjusted)) for price in prices)
