@@ -3,8 +3,10 @@
     SweeperError                exit code 2, message without a traceback
     ├── SweepFileError          a sweep file says something that can't be (file, line, nearest known key)
     ├── DataError               a data source is missing, unreadable or unfit
+    ├── CodeError               a function of the user's own may not be imported, or fails
     ├── SettingError            a keep_prob or lambda_ outside its range, or one that a space can't reach
     ├── EngineError             a network, device or plan that the engine can't train
+    │   └── NetworkError        a module that can't be trained in slots, or doesn't fit the task
     ├── SearchError             a sampler that can't search this space
     ├── LedgerError             the SQL store refuses or can't be reached
     │   ├── UnknownSweepError   no sweep of that name in this store
@@ -28,12 +30,24 @@ class DataError(SweeperError):
     """A data source is missing, can't be read, or holds what can't be trained on."""
 
 
+class CodeError(SweeperError):
+    """A function that a sweep file names is not there, may not be imported, or fails."""
+
+
 class SettingError(SweeperError):
     """A keep_prob or lambda_ lies outside its range, or a space has no parameters for it."""
 
 
 class EngineError(SweeperError):
     """The engine can't train this network on this device as planned."""
+
+
+class OutOfMemory(EngineError):
+    """So many fits at once don't fit the device's memory; half of them may."""
+
+
+class NetworkError(EngineError):
+    """A module can't be trained beside others as it is, or its output doesn't fit the task."""
 
 
 class SearchError(SweeperError):

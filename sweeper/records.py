@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class Outcome(StrEnum):
     FINISHED = "trained all its epochs"
     STOPPED_EARLY = "stopped early: validation loss no longer improved"
     DIVERGED = "diverged: a loss is not a finite number"
+    PRUNED = "pruned: others did better after as many epochs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Training:
         optimizer: "adam" or "sgd".
         learning_rate: step size; momentum: for sgd; beta1, beta2, epsilon: for adam.
         patience: epochs without a better validation loss after which a fit stops; 0 never stops early.
+        precision: of matrix products: "float32", "tf32" (GPU) or "bfloat16"; all else is float32 always.
     """
 
     epochs: int
@@ -136,6 +139,7 @@ class Training:
     beta2: float = 0.999
     epsilon: float = 1e-8
     patience: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ class Cost:
         steps, epochs, examples: optimiser steps, epochs, training rows seen.
         flops: matrix products of training and evaluation, multiply and add counted as two.
         train_s, evaluate_s: the device's time by share of slot-steps; suggest_s, storage_s, checkpoint_s: the host's.
+        joules: the device's energy by the same share; None where no counter could be read, never 0 for want of one.
     """
 
     steps: int = 0
@@ -195,9 +200,10 @@ class Cost:
     suggest_s: float = 0.0
     storage_s: float = 0.0
     checkpoint_s: float = 0.0
+    joules: float | None = None
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        return Cost(*(_added(getattr(self, name), getattr(other, name)) for name in self.__slots__))
 
     @property
     def device_s(self) -> float:
@@ -205,9 +211,18 @@ class Cost:
         return self.train_s + self.evaluate_s
 
 
+def _added(one: Any, other: Any) -> Any:
+    """Both together; what was not measured on one side adds nothing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
 @dataclass(frozen=True, slots=True)
 class FitResult:
     """How one fit ended. Losses and metrics are those of `best_epoch`, dropout off; NaN where it diverged.
+
+    A pruned fit has no test scores (NaN): it can't become anybody's choice.
 
     Attributes:
         squared_norms: ||W_l||_F^2 per weight layer at the best epoch.
@@ -266,6 +281,9 @@ class PricedTrial:
         validation_loss, test_loss: at the best epoch; +inf where the trial failed or was pruned.
         exchangeable: drawn at random, independently of the history (an enqueued start is not).
         device_s, flops: what the trial took, failed attempts included.
+        joules: the device's energy; None where no counter could be read.
+        suggest_s: the host's time for suggesting it; it grows with the number of hyperparameters.
+        solo_s: device seconds that it would have taken alone (calibrated at one slot); None without a calibration.
     """
 
     number: int
@@ -274,3 +292,6 @@ class PricedTrial:
     exchangeable: bool
     device_s: float
     flops: int
+    joules: float | None = None
+    suggest_s: float = 0.0
+    solo_s: float | None = None

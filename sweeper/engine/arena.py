@@ -5,10 +5,13 @@ Letters: K slots, L weight layers. Static means that a compiled step (or a captu
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from sweeper.engine.dropout import thresholds
 from sweeper.networks import RegularizedNetwork
@@ -19,8 +22,9 @@ class Arena:
     """K slots: weights, moments, best weights, and one number per slot of everything else.
 
     Attributes:
-        weights, best: name -> `K x ...`, now and at the best epoch so far.
-        moments: name -> the optimiser's state, each `K x ...`.
+        weights, best: name -> `K x ...`, now and at the best epoch so far: all of a fit's parameters and buffers.
+        moving: names of those that training changes; of the others, `best` is `weights`.
+        moments: name -> the optimiser's state of what trains, each `K x ...`.
         thresholds, lambda_: `K x L` (int32, float64).
         seed, fold, step, epoch: int64 `K`; step and epoch count from 0 for each fit.
         active: bool `K`; a slot that is not active is computed along and never changes.
@@ -32,12 +36,15 @@ class Arena:
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(slots, *shape, dtype=dtype, device=device)
 
-        shapes = {name: weight.shape for name, weight in network.module.named_parameters()}
-        self.weights = {name: zeros(*shape, dtype=torch.float32) for name, shape in shapes.items()}
-        self.best = {name: zeros(*shape, dtype=torch.float32) for name, shape in shapes.items()}
-        self.moments = {
-            name: tuple(zeros(*shape, dtype=torch.float32) for _ in range(moments)) for name, shape in shapes.items()
-        }
+        own = dict(network.module.named_parameters()) | dict(network.module.named_buffers())
+
+        def stacked(name: str) -> Tensor:
+            return zeros(*own[name].shape, dtype=own[name].dtype)
+
+        self.moving = (*network.trained, *network.survey.moving)
+        self.weights = {name: stacked(name) for name in (*network.trained, *network.kept)}
+        self.best = {name: stacked(name) if name in self.moving else weight for name, weight in self.weights.items()}
+        self.moments = {name: tuple(stacked(name) for _ in range(moments)) for name in network.trained}
         self.thresholds = zeros(network.layers, dtype=torch.int32)
         self.lambda_ = zeros(network.layers, dtype=torch.float64)
         self.seed, self.fold, self.step, self.epoch = zeros(), zeros(), zeros(), zeros()
@@ -51,11 +58,11 @@ class Arena:
         return int(self.active.shape[0])
 
     def fill(self, slot: int, fit: Fit, initial: dict[str, Tensor]) -> None:
-        """Put a fit into a slot: its initial weights, and nothing left of whoever was there."""
-        for name, weight in initial.items():
-            self.weights[name][slot].copy_(weight)
-            self.best[name][slot].copy_(weight)
-            for moment in self.moments[name]:
+        """Put a fit into a slot: its initial weights and buffers, and nothing left of whoever was there."""
+        for name, weight in self.weights.items():
+            weight[slot].copy_(initial[name])
+            self.best[name][slot].copy_(initial[name])
+            for moment in self.moments.get(name, ()):
                 moment[slot].zero_()
         self.thresholds[slot] = thresholds(torch.tensor(fit.setting.keep_prob, dtype=torch.float64))
         self.lambda_[slot] = torch.tensor(fit.setting.lambda_, dtype=torch.float64)
@@ -65,10 +72,28 @@ class Arena:
         self.best_loss[slot] = torch.inf
         self.active[slot] = True
 
+    @property
+    def per_lane(self) -> dict[str, Tensor]:
+        """Everything that is one number (or one row of L) per slot, by attribute."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def part(self, lanes: slice) -> Arena:
+        """Some slots of this arena, on the same memory."""
+        some = copy.copy(self)
+        vars(some).update({name: _mapped(value, lambda tensor: tensor[lanes]) for name, value in vars(self).items()})
+        return some
+
+    def move(self, source: int, target: int) -> None:
+        """Move a fit to another slot, whose content is overwritten; its own becomes inactive."""
+        for value in vars(self).values():
+            _mapped(value, lambda tensor: tensor[target].copy_(tensor[source]))
+        self.active[source] = False
+
     def keep_best(self, validation_loss: Tensor) -> None:
         """Copy the weights of every active slot whose validation loss (`K`) is its lowest so far."""
         better = self.active & (validation_loss < self.best_loss)
-        for name, best in self.best.items():
+        for name in self.moving:
+            best = self.best[name]
             best.copy_(torch.where(better.view((-1,) + (1,) * (best.dim() - 1)), self.weights[name], best))
         self.best_loss.copy_(torch.where(better, validation_loss, self.best_loss))
         self.best_epoch.copy_(torch.where(better, self.epoch, self.best_epoch))
@@ -79,11 +104,17 @@ class Arena:
         return {name: best[slot] for name, best in self.best.items()}
 
 
-def initial_weights(build: Callable[[], nn.Module], seed: int) -> list[Tensor]:
-    """The weights that a user's own module starts from under `torch.manual_seed(seed)`, on the CPU."""
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nesting of dictionaries and tuples with every tensor changed."""
+    return tree_map_only(Tensor, change, value)
+
+
+def initial_weights(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+    """The state that a user's own module starts from under `torch.manual_seed(seed)`, on the CPU: name -> value."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)  # as torch.manual_seed, which also looks for GPUs, for a millisecond
     try:
-        return [parameter.detach() for parameter in build().parameters()]
+        module = build()
     finally:
         torch.set_rng_state(before)
+    return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}

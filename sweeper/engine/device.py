@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from sweeper.errors import EngineError
+from sweeper.engine.energy import energy_note
+from sweeper.errors import EngineError, OutOfMemory
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 28
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def find_device(name: str) -> str:
@@ -32,20 +38,41 @@ def find_device(name: str) -> str:
     return name
 
 
-def use_threads(threads: int | None, spared: int) -> int:
-    """Let PyTorch use so many CPU threads; returns how many.
-
-    A step ends when its slowest thread does, so that a thread that shares its core with another process holds up all of
-    them: measured on two cores beside an exporter, one thread trains faster than two.
-
-    Args:
-        threads: how many; None for the cores that this process may use, less those spared.
-        spared: cores that other processes of ours keep busy.
-    """
+def cpu_cores() -> int:
+    """The cores that this process may use: those it is bound to, or a container's share of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    torch.set_num_threads(threads or max(1, cores - spared))
-    return torch.get_num_threads()
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or one that may use all of them ("max")
+        return cores
+
+
+def use_threads(threads: int) -> None:
+    """Let PyTorch use so many CPU threads."""
+    torch.set_num_threads(threads)
+
+
+def let_go_of_memory(device: str) -> None:
+    """Give what nobody holds any more back to the device."""
+    gc.collect()  # an engine's parts know each other
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def memory_errors(slots: int) -> Iterator[None]:
+    """Turn the failure to get memory, on any device, into an OutOfMemory that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise OutOfMemory(
+            f"{slots} fits at once don't fit the device's memory: {reason} Pass a smaller --slots."
+        ) from error
 
 
 def keep_freed_memory() -> None:
@@ -69,12 +96,14 @@ class DeviceFacts:
         kind: "cpu" or "cuda".
         torch: PyTorch's version.
         threads: of PyTorch's operations on the CPU.
+        energy: what measures its energy, or why nothing does; no result depends on it.
     """
 
     name: str
     kind: str
     torch: str
     threads: int
+    energy: str
 
 
 def device_facts(device: str) -> DeviceFacts:
@@ -85,4 +114,4 @@ def device_facts(device: str) -> DeviceFacts:
         if kind == "cuda"
         else f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
     )
-    return DeviceFacts(name, kind, torch.__version__, threads)
+    return DeviceFacts(name, kind, torch.__version__, threads, energy_note(device))

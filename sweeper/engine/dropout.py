@@ -6,40 +6,20 @@ keep_prob is a tensor, so a new setting in a slot recompiles nothing.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from sweeper.engine.products import linear
+import torch
+from torch import Tensor
+
 from sweeper.engine.random import HASH_BITS, uniform24
 
 WHOLE = 1 << HASH_BITS
+GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: its multiples lie as far apart as can be
 
 
-class DroppedLinear(nn.Module):
-    """A linear layer that sees each number of its input with a chance of keep_prob, scaled by 1 / keep_prob.
-
-    The engine hands in the three buffers through `torch.func.functional_call`, one value per slot under vmap:
-    `key0`, `key1` (int32) pick the mask; `threshold` (int32) is round(keep_prob * 2^24).
-    """
-
-    key0: Tensor
-    key1: Tensor
-    threshold: Tensor
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        for name, value in (("key0", 0), ("key1", 0), ("threshold", WHOLE)):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.int32), persistent=False)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """`B x I` to `B x O`; drops in training mode only."""
-        if self.training:
-            rows = inverted_dropout(rows, self.key0, self.key1, self.threshold)
-        return linear(rows, self.weight, self.bias)
-
-
-def inverted_dropout(rows: Tensor, key0: Tensor, key1: Tensor, threshold: Tensor) -> Tensor:
+def inverted_dropout(
+    rows: Tensor, key0: Tensor, key1: Tensor, threshold: Tensor, *, use: int = 0, per_channel: bool = False
+) -> Tensor:
     """Keep each number where its hash stays below the threshold, and scale what is kept by 2^24 / threshold.
 
     Args:
@@ -47,14 +27,49 @@ def inverted_dropout(rows: Tensor, key0: Tensor, key1: Tensor, threshold: Tensor
         key0: int32, one value.
         key1: int32, one value.
         threshold: int32, one value; see `thresholds`.
+        use: which of a layer's runs within one step; each has a mask of its own.
+        per_channel: whether the first two dimensions have one draw for all that lies behind them.
 
     Returns:
         The shape of `rows`; its mean over masks is `rows`, exactly.
     """
-    element = torch.arange(rows.numel(), dtype=torch.int32, device=rows.device).view(rows.shape)
-    kept = uniform24(key0, key1, element) < threshold
+    drawn = rows.shape[:2] + (1,) * (rows.dim() - 2) if per_channel else rows.shape
+    kept = masks(key0, key1 + _as_int32(use * GOLDEN) if use else key1, threshold, drawn.numel()).view(drawn) != 0
     # where(), not a product with the mask: a NaN that is dropped must not come back as 0 * NaN
     return torch.where(kept, rows * (float(WHOLE) / threshold), 0.0)
+
+
+def kept_elements(key0: Tensor, key1: Tensor, threshold: Tensor, numbers: int) -> Tensor:
+    """1 for the elements that are kept and 0 else: int32 `... x numbers`, of int32 keys and thresholds `...`."""
+    element = torch.arange(numbers, dtype=torch.int32, device=key0.device)
+    return (uniform24(key0[..., None], key1[..., None], element) < threshold[..., None]).to(torch.int32)
+
+
+# One operation under a name of its own, so that a compiler can put other code in its place (see `compiler`).
+@torch.library.custom_op("sweeper::masks", mutates_args=())
+def masks(key0: Tensor, key1: Tensor, threshold: Tensor, numbers: int) -> Tensor:
+    """`kept_elements`, as an operation of PyTorch's."""
+    return kept_elements(key0, key1, threshold, numbers)
+
+
+@masks.register_fake
+def _(key0: Tensor, key1: Tensor, threshold: Tensor, numbers: int) -> Tensor:
+    return key0.new_empty((*key0.shape, numbers))
+
+
+@masks.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, ...], key0: Tensor, key1: Tensor, threshold: Tensor, numbers: int
+) -> tuple[Tensor, int]:
+    slots = [
+        value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+        for value, dim in zip((key0, key1, threshold), in_dims, strict=False)
+    ]
+    return masks(*slots, numbers), 0
+
+
+def _as_int32(number: int) -> int:
+    return (number + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def thresholds(keep_prob: Tensor) -> Tensor:

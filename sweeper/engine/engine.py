@@ -1,74 +1,57 @@
 """Trains many fits at once: K slots of one stacked network, refilled as fits end.
 
-Letters: K slots, S folds, T steps of a tick (one epoch of the longest fold), B rows of a batch.
-`admit` puts fits into free slots, `train` does one tick for all of them and says who ended, `evict` gives fits up.
-A fit's result depends on its setting, seed and fold alone, not on its slot or company (tests/engine/test_promise.py).
+Letters: K slots, G lanes of a group, S folds, T steps of a tick (one epoch of the longest fold), B rows of a batch.
+`admit` puts fits into free slots, `train` does one tick for all of them and says who ended, `prune` and `evict` end
+fits from outside. A fit's result depends on its setting, seed and fold alone, not on its slot or company
+(tests/engine/test_promise.py).
+
+A tick has two halves: `launch` hands the device its work, `collect` waits for it. On a GPU the host is free in between;
+all that comes back is one small tensor.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sweeper.engine.arena import Arena, initial_weights
-from sweeper.engine.compiler import compile_errors
-from sweeper.engine.compiler import compiled as compile_function
-from sweeper.engine.device import find_device
-from sweeper.engine.dropout import DroppedLinear
+from sweeper.engine.compiler import Compiled, Eager
+from sweeper.engine.device import find_device, memory_errors
 from sweeper.engine.folds import DeviceFolds
-from sweeper.engine.losses import mean_over_rows, metric_of_mean
-from sweeper.engine.meter import Stopwatch, row_flops
-from sweeper.engine.optimizers import Adam, Optimizer, Sgd
+from sweeper.engine.formation import in_front, in_groups
+from sweeper.engine.group import Group, Programs
+from sweeper.engine.judge import OUTCOMES, LaneReport, judge
+from sweeper.engine.lastlook import LastLook
+from sweeper.engine.layers import keep_all
+from sweeper.engine.meter import Stopwatch, lane_share, row_flops
+from sweeper.engine.optimizers import optimizer_of
+from sweeper.engine.plan import Plan, counted
 from sweeper.engine.products import steady_products
-from sweeper.engine.random import row_order, slot_keys
-from sweeper.engine.step import Batch, row_scores, train_step
+from sweeper.engine.rehearsal import part_of_tick, whole_tick
+from sweeper.engine.seat import NAN, Final, Seat, diverged_result, ended_result
+from sweeper.engine.stacking import example_rows, network_in_slots, stacking_obstacle
+from sweeper.engine.step import row_scores
+from sweeper.engine.tick import Launched, Prepared, Tick
 from sweeper.errors import EngineError
-from sweeper.networks import regularize
 from sweeper.records import Cost, Fit, FitResult, Fold, Outcome, Score, Task, Training
 
-# Evaluation runs over as many slots at a time as keep one layer's activations within a core's cache (measured on
-# 64-64-64-64-10, 60 slots, one thread: 12.9 ms in groups of 6, 21 in groups of 15, 15.8 in pairs); a GPU takes as many
-# as its memory is meant to hold.
-TOGETHER_FLOATS = {"cpu": 1 << 19, "cuda": 1 << 28}
+# A single lane takes other kernels than two or more, whose bits agree: compiled code always, eager code where a product
+# sums over many rows (measured: the weight's gradient from 1,797 rows on); a spare lane stays empty.
+LEAST_LANES = 2
 
-# Compiled code for a single lane takes other kernels than for two or more, whose bits agree; a spare lane stays empty.
-LEAST_LANES = {False: 1, True: 2}
-
-REHEARSALS = 3
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What one tick did.
-
-    Attributes:
-        results: the fits that ended, their slots free again.
-        steps: T; busy: slot-steps of active fits; slots: K.
-        train_s, evaluate_s: the device's seconds for the whole tick, idle slots included.
-        idle_s: the idle slots' share of them.
-    """
-
-    results: tuple[FitResult, ...]
-    steps: int
-    busy: int
-    slots: int
-    train_s: float
-    evaluate_s: float
-    idle_s: float
-
-
-@dataclass
-class _Seat:
-    """A fit in a slot, and what it has cost and scored so far."""
-
-    fit: Fit
-    scores: list[Score]
-    cost: Cost
+# Lanes that train together. Compiled code on a CPU is quickest while a group's weights and moments stay near its core,
+# and there are enough lanes to share what a step costs beside them (measured, us per slot-step: 20-64-64-2 in groups of
+# 8, 16, 32, 64: 34, 26, 24, 28; 64-128-128-10 in groups of 4, 8, 16: 149, 141, 143). Eager code and a GPU are quickest
+# with all lanes at once.
+CACHE_BYTES = 3 << 20
+MOST_LANES = 64
+LEAST_GROUP = 8
 
 
 class Engine:
@@ -81,15 +64,20 @@ class Engine:
         task: what the network's output means.
         slots: K.
         device: "cpu", "cuda", "cuda:1", ...
-        compiled: whether the training step goes through torch.compile (see `compiler.can_compile`).
+        compiled: whether the tick's functions are compiled (see `compiler.can_compile`).
+        width: G, lanes that train together; None chooses.
+        per_channel: whether dropout before a convolution drops whole channels.
+        undropped: layers whose keep_prob is 1 in every fit; drawing no masks for them changes no result.
+        sharers: processes that work on the device side by side, each of which takes a share of its energy.
 
     Raises:
-        EngineError: the network has no weight layer, or the device is not there.
+        EngineError: the network has no weight layer, the device is not there, or the code can't be compiled.
+        OutOfMemory: so many slots don't fit the device; any tick may raise it, and the engine is of no use after that.
     """
 
     def __init__(
         self,
-        build: Callable[[], nn.Sequential],
+        build: Callable[[], nn.Module],
         folds: Sequence[Fold],
         training: Training,
         task: Task,
@@ -97,22 +85,32 @@ class Engine:
         slots: int,
         device: str = "cpu",
         compiled: bool = False,
+        width: int | None = None,
+        per_channel: bool = False,
+        undropped: Collection[int] = (),
+        sharers: int = 1,
     ) -> None:
         self.device = torch.device(find_device(device))
         self.training, self.task, self.build = training, task, build
-        self.network = regularize(build(), DroppedLinear)
-        self.network.module.to(self.device)
-        self.optimizer = _optimizer(training)
-        self.arena = Arena(self.network, max(slots, LEAST_LANES[compiled]), self.optimizer.moments, self.device)
+        self.optimizer = optimizer_of(training)
         self.folds = DeviceFolds(folds, self.device)
+        self.network = network_in_slots(build(), folds, training, task, per_channel=per_channel)
+        self._undropped = frozenset(undropped)
+        keep_all(self.network, self._undropped)
+        self.obstacle = stacking_obstacle(self.network, example_rows(folds), device=device, compiled=compiled)
+        self.network.module.to(self.device)
         self.flops = row_flops(build(), self.folds.row_shape)
-        self.seats: list[_Seat | None] = [None] * slots
-        self._score_rows = row_scores(self.network, task)
-        step = train_step(self.network, task, self.optimizer)
-        self._step = compile_function(step) if compiled else step
-        self._score_groups = compile_function(self._score_rows) if compiled else self._score_rows
-        self._groups = self._slot_groups(LEAST_LANES[compiled])
-        self._watch = Stopwatch(self.device)
+        self.seats: list[Seat | None] = [None] * slots
+        self._compiled = compiled and self.obstacle is None
+        self.width = self._even_width(width or self._best_width())
+        lanes = -(-slots // self.width) * self.width
+        with memory_errors(slots):
+            self.arena = Arena(self.network, lanes, self.optimizer.moments, self.device)
+        self._groups: dict[tuple[int, int], Group] = {}
+        self._watch = Stopwatch(self.device, sharers)
+        scores = row_scores(self.network, task, together=False)  # one fit at a time
+        self._last_look = LastLook(self.network, task, self.folds, scores, self.flops, self._watch)
+        self._launched: Launched | None = None
 
     @property
     def slots(self) -> int:
@@ -124,68 +122,203 @@ class Engine:
         """Slots without a fit."""
         return self.seats.count(None)
 
-    def admit(self, fits: Sequence[Fit]) -> None:
-        """Put fits into free slots; they start at the next tick.
+    @property
+    def steps(self) -> int:
+        """T."""
+        return -(-self.folds.longest // self.training.batch_size)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the host is free while the device works on a tick."""
+        return self.device.type == "cuda"
+
+    def prepare(self, fit: Fit) -> Prepared:
+        """Draw the weights that a fit starts from; the device may be at work.
 
         Raises:
-            EngineError: there are more fits than free slots, or a setting has the wrong number of layers.
+            EngineError: the setting has the wrong number of layers, or there is no such fold.
         """
+        self._check(fit)
+        return Prepared(fit, initial_weights(self.build, fit.seed))
+
+    def admit(self, fits: Sequence[Fit | Prepared]) -> None:
+        """Put fits into free slots, between ticks; they start at the next one.
+
+        Raises:
+            EngineError: there are more fits than free slots, or one can't be trained here.
+        """
+        self._refuse_in_flight("admit fits")
         if len(fits) > self.free:
             raise EngineError(f"{len(fits)} fits were admitted, but only {self.free} of {self.slots} slots are free.")
-        for fit in fits:
-            self._check(fit)
+        prepared = [fit if isinstance(fit, Prepared) else self.prepare(fit) for fit in fits]
+        self._bind()
         empty = [slot for slot, seat in enumerate(self.seats) if seat is None]
-        for fit, slot in zip(fits, empty, strict=False):
-            names = self.arena.weights
-            initial = dict(zip(names, initial_weights(self.build, fit.seed), strict=True))
-            self.arena.fill(slot, fit, initial)
-            self.seats[slot] = _Seat(fit, [], Cost())
+        for one, slot in zip(prepared, empty, strict=False):
+            self.arena.fill(slot, one.fit, dict(one.initial))
+            self.seats[slot] = Seat(one.fit)
 
     def evict(self, keys: Sequence[str] | None = None) -> dict[str, Cost]:
         """Give fits up (all of them by default) and free their slots; returns what each has cost so far."""
-        given_up = {}
-        for slot, seat in enumerate(self.seats):
-            if seat is not None and (keys is None or seat.fit.key in keys):
-                given_up[seat.fit.key] = seat.cost
+        self._refuse_in_flight("evict fits")
+        return {seat.fit.key: self._vacate(slot).cost for slot, seat in self._seated(keys)}
+
+    def prune(self, keys: Sequence[str]) -> tuple[FitResult, ...]:
+        """End fits that are not worth going on with, at their best epoch so far; the test rows stay sealed.
+
+        Fits that have not been trained for an epoch yet are left alone.
+        """
+        self._refuse_in_flight("prune fits")
+        pruned = []
+        for slot, seat in self._seated(keys):
+            if seat.best_epoch:
+                norms = self._last_look.squared_norms(self.arena.best_of(slot))
+                final = Final(seat.best.train_loss, NAN, NAN, norms, Cost())
+                pruned.append(ended_result(seat, Outcome.PRUNED, final))
                 self._vacate(slot)
-        return given_up
+        return tuple(pruned)
 
     def train(self) -> Tick:
         """One tick: every active fit trains one epoch and is evaluated; fits that end leave their slots."""
-        with torch.no_grad(), steady_products(self.device):
-            with self._watch.phase("train"):
-                steps = self._train_epoch()
-            with self._watch.phase("evaluate"):
-                measured = self._evaluate()
-                ended = self._judge(measured)
-            train_s, evaluate_s = self._watch.take("train"), self._watch.take("evaluate")
-            self._record(measured, train_s / self.slots, evaluate_s / self.slots)
-            busy = self.slots - self.free
-            with self._watch.phase("test"):
-                results = tuple(self._release(slot, outcome) for slot, outcome in ended)
-        tested_s = self._watch.take("test") if results else 0.0
-        results = tuple(_charged(result, tested_s / len(results)) for result in results)
-        idle_s = (train_s + evaluate_s) * (self.slots - busy) / self.slots
-        return Tick(results, steps, busy * steps, self.slots, train_s, evaluate_s + tested_s, idle_s)
+        self.launch()
+        return self.collect()
 
-    def rehearse(self) -> float:
+    def launch(self) -> None:
+        """Hand the device one tick's work.
+
+        Raises:
+            EngineError: the tick before was not collected.
+        """
+        self._refuse_in_flight("launch a tick")
+        self._bind()
+        self._watch.take_joules()  # what the device took since the tick before is nobody's
+        with torch.no_grad(), self._numerics(), memory_errors(self.slots):
+            groups = self._formed()
+            with self._watch.phase("train"):
+                for group in groups:
+                    group.train()
+                counted(self.arena, self.folds, self.training.batch_size)
+            with self._watch.phase("evaluate"):
+                verdicts = judge(self.arena, self._measured(groups), self.training)
+        self._launched = Launched(verdicts, sum(group.width for group in groups))
+
+    def collect(self) -> Tick:
+        """Wait for the tick that was launched, and say what it did.
+
+        Raises:
+            EngineError: none was launched.
+        """
+        launched, self._launched = self._launched, None
+        if launched is None:
+            raise EngineError("there is no tick to collect. Call launch first.")
+        reports = launched.verdicts.lanes()
+        train_s, evaluate_s = self._watch.take("train"), self._watch.take("evaluate")
+        took = Cost(train_s=train_s, evaluate_s=evaluate_s, joules=self._watch.take_joules())
+        lanes, busy = launched.lanes, self.slots - self.free
+        steps = self.steps
+        self._record(reports, lane_share(took, lanes))
+        with torch.no_grad(), self._numerics(), memory_errors(self.slots):
+            ended = [self._release(slot, OUTCOMES[int(reports[slot].ending)]) for slot in self._ending(reports)]
+        scores = {seat.fit.key: seat.scores[-1] for _, seat in self._seated(None)}
+        idle_s = took.device_s * (lanes - busy) / max(1, lanes)
+        took = sum((cost for _, cost in ended), took)
+        results, spent = tuple(result for result, _ in ended), (took.train_s, took.evaluate_s, idle_s, took.joules)
+        return Tick(results, scores, steps, busy * steps, lanes, *spent)
+
+    def rehearse(self, within_s: float = math.inf) -> float:
         """Seconds that a tick takes with every slot empty: the same arithmetic, without effect. Compiles first.
 
-        The quickest of a few, so that a neighbour's passing load is not taken for the machine's speed.
+        Args:
+            within_s: about how long this may take; of a tick that takes longer, a part stands for all of it.
 
         Raises:
             EngineError: there are fits in the slots, which would be trained, or the code can't be compiled.
         """
         if self.free < self.slots:
             raise EngineError("only an engine without fits can rehearse. Rehearse before the first admit.")
-        took = []
-        with torch.no_grad(), steady_products(self.device):
-            for _ in range(1 + REHEARSALS):
-                with self._watch.phase("rehearse"), compile_errors():
-                    self._train_epoch()
-                    self._evaluate()
-                took.append(self._watch.take("rehearse"))
-        return min(took[1:])
+        self._bind()
+        groups = list(self._groups.values())
+
+        def tick() -> None:
+            for group in groups:
+                group.train()
+            judge(self.arena, self._measured(groups), self.training).lanes()
+
+        with torch.no_grad(), self._numerics(), memory_errors(self.slots):
+            return part_of_tick(self._watch, groups, within_s) or whole_tick(self._watch, tick)
+
+    # lanes ----------------------------------------------------------------------------------------------------------
+
+    def _best_width(self) -> int:
+        if not (self._compiled and self.device.type == "cpu"):
+            return MOST_LANES
+        numbers = sum(parameter.numel() for parameter in self.network.module.parameters())
+        lane_bytes = 4 * numbers * (2 + self.optimizer.moments)  # weights, gradients, moments
+        return max(LEAST_GROUP, CACHE_BYTES // lane_bytes)
+
+    def _even_width(self, width: int) -> int:
+        """The slots in as many groups as it takes, all of them of one width."""
+        if self.obstacle:
+            return 1
+        groups = -(-self.slots // min(width, self.slots))
+        return max(LEAST_LANES, -(-self.slots // groups))
+
+    def _bind(self) -> None:
+        """Make the tick's code, before the first fit comes in: a rehearsal of it must not train anybody."""
+        if not self._groups:
+            for turn in in_groups([True] * self.arena.lanes, self.width).turns:
+                self._group(turn)
+
+    def _group(self, lanes: slice) -> Group:
+        """The lanes of one turn, bound to the tick's code."""
+        at = lanes.start, lanes.stop
+        if at not in self._groups:
+            with torch.no_grad(), self._numerics(), memory_errors(self.slots):
+                self._groups[at] = Group(
+                    lanes, self.arena, self._plan, self.folds, self.task, self._programs, self._least
+                )
+        return self._groups[at]
+
+    @cached_property
+    def _programs(self) -> Programs:
+        make = Compiled if self._compiled else Eager
+        together = self.obstacle is None
+        return Programs.of(self.network, self.task, self.training, self.optimizer, self.folds, make, together=together)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        sizes = len(self.optimizer.step_sizes(torch.ones(1), torch.zeros(1, dtype=torch.int64)))
+        return Plan.empty(self.arena.lanes, self.network.layers, self.folds, self.training.batch_size, sizes)
+
+    @property
+    def _least(self) -> int:
+        return 1 if self.obstacle else LEAST_LANES
+
+    def _numerics(self) -> AbstractContextManager[None]:
+        return steady_products(self.device, self.training.precision)
+
+    def _formed(self) -> list[Group]:
+        """Close ranks, and say who takes a turn. Code made for one width stays; eager code takes any."""
+        taken = [seat is not None for seat in self.seats] + [False] * (self.arena.lanes - self.slots)
+        is_fixed = self._compiled or self.overlaps or self.obstacle
+        formation = in_groups(taken, self.width) if is_fixed else in_front(taken, self._least)
+        for source, target in formation.moves:
+            self.arena.move(source, target)
+            self.seats[target], self.seats[source] = self.seats[source], None
+        return [self._group(turn) for turn in formation.turns]
+
+    def _measured(self, groups: Sequence[Group]) -> Tensor:
+        """`4 x K`, see `Group.evaluate`; zeros for lanes without a turn."""
+        measured = torch.zeros(4, self.arena.lanes, device=self.device)
+        for group in groups:
+            measured[:, group.lanes] = group.evaluate()
+        return measured
+
+    # seats ----------------------------------------------------------------------------------------------------------
+
+    def _seated(self, keys: Sequence[str] | None) -> list[tuple[int, Seat]]:
+        """Taken slots and who sits there; all of them, or those of some fits."""
+        taken = [(slot, seat) for slot, seat in enumerate(self.seats) if seat is not None]
+        return taken if keys is None else [(slot, seat) for slot, seat in taken if seat.fit.key in keys]
 
     def _check(self, fit: Fit) -> None:
         layers = len(fit.setting.keep_prob)
@@ -194,170 +327,46 @@ class Engine:
                 f"fit {fit.key}: its setting has {layers} layers, but the network has {self.network.layers} weight "
                 f"layers. Give one keep_prob and one lambda_ per weight layer."
             )
+        for layer in self._undropped:
+            if fit.setting.keep_prob[layer] != 1.0:
+                raise EngineError(
+                    f"fit {fit.key}: keep_prob_{layer} is not 1, but the engine was told that it always is."
+                )
         if not 0 <= fit.fold < self.folds.count:
             raise EngineError(f"fit {fit.key}: there is no fold {fit.fold}; the engine has {self.folds.count}, from 0.")
 
-    def _train_epoch(self) -> int:
-        arena, batch_size = self.arena, self.training.batch_size
-        rows = self.folds.train_rows[arena.fold]
-        steps = -(-self.folds.longest // batch_size)
-        slot_steps = (rows + batch_size - 1) // batch_size
-        order = row_order(arena.seed, arena.epoch, rows, self.folds.longest)
-        # rows that a batch lacks point at row 0 and count nothing
-        order = functional.pad(order, (0, steps * batch_size - order.shape[1])).clamp(max=self.folds.longest - 1)
-        at = arena.step[None] + torch.arange(steps, device=self.device)[:, None]  # (T, K)
-        layers = torch.arange(self.network.layers, device=self.device)
-        keys = slot_keys(arena.seed[None, :, None], layers[None, None], at[:, :, None])  # (T, K, L, 2)
-        rates = torch.full_like(arena.best_loss, self.training.learning_rate)
-        sizes = self.optimizer.step_sizes(rates[None].expand(steps, -1), at)
-        decay = (arena.lambda_ / rows[:, None]).to(torch.float32)
-        arena.trained_loss.zero_()
-        for t in range(steps):
-            batch = Batch(
-                keys=keys[t],
-                thresholds=arena.thresholds,
-                decay=decay,
-                sizes=tuple(size[t] for size in sizes),
-                fold=arena.fold,
-                index=order[:, t * batch_size : (t + 1) * batch_size],
-                rows=(rows - t * batch_size).clamp(0, batch_size),
-                active=arena.active & (t < slot_steps),
-            )
-            arena.trained_loss += self._step(arena.weights, arena.moments, self.folds.x, self.folds.y, batch)
-        arena.step += torch.where(arena.active, slot_steps, 0)
-        arena.epoch += arena.active
-        arena.trained_loss /= rows
-        return steps
+    def _refuse_in_flight(self, what: str) -> None:
+        if self._launched is not None:
+            raise EngineError(f"a tick is under way, so this is no time to {what}. Call collect first.")
 
-    def _evaluate(self) -> Tensor:
-        """`5 x K`: loss as trained, loss on training and validation rows as evaluated, and both metrics."""
-        arena, folds = self.arena, self.folds
-        scores = [
-            self._score_groups(
-                {name: weight[group] for name, weight in arena.weights.items()}, folds.x, folds.y, arena.fold[group]
-            )
-            for group in self._groups
-        ]
-        losses, metrics = (torch.cat(parts) for parts in zip(*scores, strict=True))
-        train_rows, held_rows = folds.train_rows[arena.fold], folds.validation_rows[arena.fold]
-        train, held = slice(0, folds.longest), slice(folds.longest, None)
-        scale = folds.target_scale[arena.fold]
-        return torch.stack(
-            [
-                arena.trained_loss,
-                mean_over_rows(losses[:, train], train_rows),
-                mean_over_rows(losses[:, held], held_rows),
-                metric_of_mean(self.task, mean_over_rows(metrics[:, train], train_rows), scale),
-                metric_of_mean(self.task, mean_over_rows(metrics[:, held], held_rows), scale),
-            ]
-        )
-
-    def _slot_groups(self, least: int) -> list[slice]:
-        """Slots to evaluate together: groups of one size for one compiled function; all of them if none fits."""
-        lanes, widest = self.arena.lanes, max(weight.shape[1] for weight in self.arena.weights.values())
-        most = min(lanes, max(least, TOGETHER_FLOATS[self.device.type] // (self.folds.x.shape[1] * widest)))
-        size = max((n for n in range(least, most + 1) if lanes % n == 0 and n > most // 4), default=lanes)
-        return [slice(start, start + size) for start in range(0, lanes, size)]
-
-    def _judge(self, measured: Tensor) -> list[tuple[int, Outcome]]:
-        """Keep the best weights and say which slots end, by evaluation-mode losses alone (R10, R15)."""
-        arena, training = self.arena, self.training
-        arena.keep_best(measured[2])
-        finite = measured[:3].isfinite().all(0)
-        tired = (arena.stale >= training.patience) if training.patience else torch.zeros_like(arena.active)
-        done = arena.epoch >= training.epochs
-        ends = torch.stack([~finite, done, tired]) & arena.active
-        first = ends.to(torch.int8).argmax(0)
-        outcomes = (Outcome.DIVERGED, Outcome.FINISHED, Outcome.STOPPED_EARLY)
-        slots = ends.any(0).nonzero().flatten().tolist()
-        return [(slot, outcomes[int(first[slot])]) for slot in slots]
-
-    def _record(self, measured: Tensor, train_s: float, evaluate_s: float) -> None:
+    def _record(self, reports: Sequence[LaneReport], share: Cost) -> None:
         at_ms = time.time_ns() // 1_000_000
-        values, epochs = measured.T.tolist(), self.arena.epoch.tolist()
-        for slot, seat in enumerate(self.seats):
-            if seat is not None:
-                dropped, train, held, train_metric, held_metric = values[slot]
-                seat.scores.append(Score(epochs[slot], dropped, train, held, train_metric, held_metric, at_ms))
-                seat.cost += self._epoch_cost(seat.fit.fold, train_s, evaluate_s)
+        for slot, seat in self._seated(None):
+            one = reports[slot]
+            losses = one.dropped_loss, one.train_loss, one.validation_loss, one.train_metric, one.validation_metric
+            seat.scores.append(Score(int(one.epoch), *losses, at_ms))
+            seat.best_epoch = int(one.best_epoch)
+            seat.cost += self._epoch_cost(seat.fit.fold) + share
 
-    def _epoch_cost(self, fold: int, train_s: float, evaluate_s: float) -> Cost:
+    def _epoch_cost(self, fold: int) -> Cost:
         rows, held = self.folds.rows_of(fold)
         steps = -(-rows // self.training.batch_size)
-        flops = rows * self.flops.train + (rows + held) * self.flops.evaluate
-        return Cost(steps=steps, epochs=1, examples=rows, flops=flops, train_s=train_s, evaluate_s=evaluate_s)
+        flops = rows * self.flops.train + (min(rows, self.folds.sample) + held) * self.flops.evaluate
+        return Cost(steps=steps, epochs=1, examples=rows, flops=flops)
 
-    def _release(self, slot: int, outcome: Outcome) -> FitResult:
-        seat = self.seats[slot]
-        assert seat is not None  # _judge names active slots only, and those are taken
+    def _ending(self, reports: Sequence[LaneReport]) -> list[int]:
+        return [slot for slot, _ in self._seated(None) if reports[slot].ending >= 0]
+
+    def _release(self, slot: int, outcome: Outcome) -> tuple[FitResult, Cost]:
+        """The result of a fit that ended, and what the last look at it cost."""
+        seat = self._vacate(slot)
         if outcome is Outcome.DIVERGED:
-            result = _diverged(seat, self.network.layers)
-        else:
-            result = self._best_result(slot, seat, outcome)
-        self._vacate(slot)
-        return result
+            return diverged_result(seat, self.network.layers), Cost()
+        final = self._last_look.at(self.arena.best_of(slot), seat.fit.fold, seat.best.train_loss)
+        return ended_result(seat, outcome, final), final.cost
 
-    def _best_result(self, slot: int, seat: _Seat, outcome: Outcome) -> FitResult:
-        """The fit at its best epoch, with the sealed test rows scored there for the first and only time."""
-        best = self.arena.best_of(slot)
-        test_loss, test_metric = self._test(best, seat.fit.fold)
-        score = seat.scores[int(self.arena.best_epoch[slot]) - 1]
-        norms = (best[name].double().square().flatten(1).sum(1).sum() for name in self.network.weight_names)
-        flops = self.folds.test_rows(seat.fit.fold) * self.flops.evaluate
-        return FitResult(
-            key=seat.fit.key,
-            outcome=outcome,
-            best_epoch=score.epoch,
-            train_loss=score.train_loss,
-            validation_loss=score.validation_loss,
-            validation_metric=score.validation_metric,
-            test_loss=test_loss,
-            test_metric=test_metric,
-            squared_norms=tuple(float(norm) for norm in norms),
-            scores=tuple(seat.scores),
-            cost=seat.cost + Cost(flops=flops),
-        )
-
-    def _test(self, weights: dict[str, Tensor], fold: int) -> tuple[float, float]:
-        """Always one fit at a time: what else ends in the same tick can't touch the result."""
-        x, y = self.folds.test(fold)
-        rows = torch.tensor([y.shape[0]], device=self.device)
-        only = torch.zeros(1, dtype=torch.int64, device=self.device)
-        stacked = {name: weight[None] for name, weight in weights.items()}
-        losses, metrics = self._score_rows(stacked, x[None], y[None], only)
-        metric = metric_of_mean(self.task, mean_over_rows(metrics, rows), self.folds.target_scale[fold])
-        return float(mean_over_rows(losses, rows)), float(metric)
-
-    def _vacate(self, slot: int) -> None:
-        self.seats[slot] = None
+    def _vacate(self, slot: int) -> Seat:
+        seat, self.seats[slot] = self.seats[slot], None
+        assert seat is not None  # only taken slots are vacated
         self.arena.active[slot] = False
-
-
-def _optimizer(training: Training) -> Optimizer:
-    if training.optimizer == "adam":
-        return Adam(training.beta1, training.beta2, training.epsilon)
-    if training.optimizer == "sgd":
-        return Sgd(training.momentum)
-    raise EngineError(f"optimizer {training.optimizer!r} is not known. Choose adam or sgd.")
-
-
-def _diverged(seat: _Seat, layers: int) -> FitResult:
-    nan = float("nan")
-    return FitResult(
-        key=seat.fit.key,
-        outcome=Outcome.DIVERGED,
-        best_epoch=seat.scores[-1].epoch,
-        train_loss=nan,
-        validation_loss=nan,
-        validation_metric=nan,
-        test_loss=nan,
-        test_metric=nan,
-        squared_norms=(nan,) * layers,
-        scores=tuple(seat.scores),
-        cost=seat.cost,
-    )
-
-
-def _charged(result: FitResult, tested_s: float) -> FitResult:
-    """Scoring the test rows is evaluation too."""
-    return replace(result, cost=result.cost + Cost(evaluate_s=tested_s))
+        return seat

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sweeper.errors import EngineError
+from sweeper.records import Training
+
 
 class Optimizer(ABC):
     """One update rule. Its state is `moments` tensors, each shaped like the parameter."""
@@ -80,3 +83,16 @@ class Sgd(Optimizer):
         """See `Optimizer.updated`."""
         velocity = self.momentum * moments[0] + gradient  # from zero, so the first step is the gradient itself
         return parameter - sizes[0] * velocity, (velocity,)
+
+
+def optimizer_of(training: Training) -> Optimizer:
+    """The optimiser that a training asks for.
+
+    Raises:
+        EngineError: there is no such optimiser.
+    """
+    if training.optimizer == "adam":
+        return Adam(training.beta1, training.beta2, training.epsilon)
+    if training.optimizer == "sgd":
+        return Sgd(training.momentum)
+    raise EngineError(f"optimizer {training.optimizer!r} is not known. Choose adam or sgd.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -36,7 +37,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if (wide_in, wide_out) != (inputs, outputs):
         rows = functional.pad(rows, (0, wide_in - inputs))
         weight = functional.pad(weight, (0, wide_in - inputs, 0, wide_out - outputs))
-    product = (rows @ weight.T)[:, :outputs]
+    product = _multiplied(rows, weight.T)[:, :outputs]
     return product if bias is None else product + bias
 
 
@@ -51,14 +52,36 @@ def widened(batch: int, inputs: int, outputs: int) -> tuple[int, int]:
 
 
 @contextmanager
-def steady_products(device: torch.device) -> Iterator[None]:
-    """Inside, float32 products on a CPU go to oneDNN where that is exact; a GPU keeps full float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if device.type == "cpu" and onednn_is_exact() else "highest")
+def steady_products(device: torch.device, precision: str = "float32") -> Iterator[None]:
+    """Inside, products have the bits that a fit may rely on.
+
+    float32 products on a CPU go to oneDNN where that is exact; a GPU keeps full float32 (1e-6 a product) unless TF32
+    was asked for (3e-4). "bfloat16" rounds both factors and sums in float32 (4e-3): as quick again where the processor
+    has such instructions. Weights, moments and losses are float32 always.
+    """
+    before, narrow = torch.get_float32_matmul_precision(), _narrow.set(precision == "bfloat16")
+    torch.set_float32_matmul_precision(_library_precision(device, precision))
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        _narrow.reset(narrow)
+
+
+# Whether `linear` rounds its factors to bfloat16. A compiled step keeps what it was made under.
+_narrow: ContextVar[bool] = ContextVar("narrow", default=False)
+
+
+def _multiplied(left: Tensor, right: Tensor) -> Tensor:
+    if _narrow.get():
+        return (left.to(torch.bfloat16) @ right.to(torch.bfloat16)).to(left.dtype)
+    return left @ right
+
+
+def _library_precision(device: torch.device, precision: str) -> str:
+    if device.type == "cpu":
+        return "medium" if onednn_is_exact() else "highest"
+    return "high" if precision == "tf32" else "highest"
 
 
 @cache

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from engine.workloads import build, fold
 from sweeper.engine import Engine
-from sweeper.engine.dropout import WHOLE, DroppedLinear, inverted_dropout, thresholds
+from sweeper.engine.dropout import WHOLE, inverted_dropout, thresholds
+from sweeper.engine.layers import DroppedLinear, in_slots
 from sweeper.engine.random import slot_keys, uniform24
 from sweeper.networks import regularize
 from sweeper.records import Fit, Fold, Setting, Task, Training
@@ -129,7 +130,7 @@ def test_keep_prob_1_is_the_plain_network_bit_for_bit(step: int) -> None:
 
 
 def test_evaluation_is_the_plain_network_bit_for_bit() -> None:
-    plain = regularize(build(20, (30, 30), 4)(), DroppedLinear).module
+    plain = regularize(build(20, (30, 30), 4)(), torch.zeros(2, 20), in_slots()).module
     rows = torch.randn(100, 20, generator=torch.Generator().manual_seed(4))
     whole = plain.train()(rows)
     for place, module in enumerate(module for module in plain if isinstance(module, DroppedLinear)):
@@ -145,7 +146,7 @@ def test_evaluation_agrees_with_torchs_own_layers() -> None:
         network = build(20, (30, 30), 4)()
     rows = torch.randn(100, 20, generator=torch.Generator().manual_seed(5))
     theirs = network(rows)
-    ours = regularize(network, DroppedLinear).module.eval()(rows)
+    ours = regularize(network, rows, in_slots()).module.eval()(rows)
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 

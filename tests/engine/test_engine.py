@@ -75,6 +75,7 @@ def test_an_unknown_device_is_refused(name: str) -> None:
 def test_a_devices_facts_are_those_of_this_process() -> None:
     facts = device_facts("cpu")
     assert (facts.kind, facts.torch, facts.threads) == ("cpu", torch.__version__, torch.get_num_threads())
+    assert facts.energy.startswith(("measured by RAPL", "not measured: "))
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

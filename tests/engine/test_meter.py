@@ -100,10 +100,17 @@ def test_every_second_of_every_tick_is_a_fits_or_idle() -> None:
 def test_a_tick_counts_its_steps_and_its_busy_slots() -> None:
     engine = engine_of((20, 16, 4), slots=4)
     assert engine.train().busy == 0
-    engine.admit([fit(0, 2), fit(1, 2)])
+    engine.admit([fit(number, 2) for number in range(3)])
     tick = engine.train()
-    assert (tick.steps, tick.busy, tick.slots) == (4, 2 * 4, 4)
-    assert tick.idle_s == pytest.approx((tick.train_s + tick.evaluate_s) / 2, rel=1e-2)
+    assert (tick.steps, tick.busy, tick.slots) == (4, 3 * 4, 4)
+    assert tick.idle_s == pytest.approx((tick.train_s + tick.evaluate_s) / 4, rel=1e-2)
+
+
+def test_lanes_that_no_fit_needs_are_not_computed() -> None:
+    engine = engine_of((20, 16, 4), slots=8)
+    engine.admit([fit(number, 2) for number in range(2)])
+    tick = engine.train()
+    assert (tick.busy, tick.slots, tick.idle_s) == (2 * 4, 2, 0.0)
 
 
 def test_costs_add_up() -> None:

@@ -41,7 +41,7 @@ def test_a_shipped_sweep_finds_and_divides_its_data(path):
 def test_digits_measures_six_spaces():
     sweep = shipped("digits").sweep
     assert list(sweep.spaces) == ["none", "shared", "masked", "per_layer", "per_layer_l2", "both"]
-    assert [sweep.dimensions(name).numbers for name in sweep.spaces] == [0, 1, 1, 3, 4, 7]
+    assert [sweep.dimensions(name, 4).numbers for name in sweep.spaces] == [0, 1, 1, 3, 4, 7]
     assert sweep.mode == "measurement"
     assert (sweep.search.trials, sweep.search.replicates) == (32, 10)
 
@@ -57,7 +57,7 @@ def test_lecture_ships_the_lectures_network_and_its_keep_probs():
     assert table.feature_names == ("mean radius", "mean texture", "mean concavity")
     assert table.task is Task.BINARY, "one sigmoid output"
     assert sweep.model.hidden == (7, 7, 3, 2)
-    assert sweep.starts("per_layer") == (Setting((1.0, 0.7, 0.5, 0.7, 1.0), (0.0,) * 5),)
+    assert sweep.starts("per_layer", 5) == (Setting((1.0, 0.7, 0.5, 0.7, 1.0), (0.0,) * 5),)
 
 
 def test_diabetes_is_a_regression():

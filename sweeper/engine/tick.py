@@ -1,0 +1,51 @@
+"""What goes into a tick and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sweeper.engine.judge import Verdicts
+from sweeper.records import Fit, FitResult, Score
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A fit with the weights that it starts from, ready to be put into a slot."""
+
+    fit: Fit
+    initial: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick did.
+
+    Attributes:
+        results: the fits that ended, their slots free again.
+        scores: the latest score of every fit that goes on, by its key.
+        steps: T; busy: slot-steps of fits; slots: lanes that were computed, empty ones included.
+        train_s, evaluate_s: the device's seconds for the whole tick, empty lanes included.
+        idle_s: the empty lanes' share of them.
+        joules: the device's energy for the whole tick, empty lanes included; None where nothing measures it.
+    """
+
+    results: tuple[FitResult, ...]
+    scores: Mapping[str, Score]
+    steps: int
+    busy: int
+    slots: int
+    train_s: float
+    evaluate_s: float
+    idle_s: float
+    joules: float | None = None
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A tick under way."""
+
+    verdicts: Verdicts
+    lanes: int
