@@ -5,7 +5,7 @@ lambda_ belongs to the weight layers 1..L. The input, the hidden layers and the 
 
 A number of layers is searched in one of five ways (the words of a sweep file):
 
-    fixed       a number           no parameter
+    fixed       a number           no parameter         (in Python also Fixed, a number per layer)
     shared      "shared"           keep_prob                        lambda
     masked      "masked"           keep_prob, drop_1 .. drop_L-1    lambda, l2_1 .. l2_L      (R7)
     grouped     ((1, 2), (3,))     keep_prob_1_2, keep_prob_3       lambda_1_2, lambda_3
@@ -32,7 +32,16 @@ from sweeper.records import ParameterValue, Setting, check_keep_prob
 
 Group = tuple[int, ...]
 Groups = tuple[Group, ...]
-Way = float | Literal["shared", "masked", "per_layer"] | Groups
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A number per layer, none of them searched: what a model's own dropouts say."""
+
+    values: tuple[float, ...]
+
+
+Way = float | Fixed | Literal["shared", "masked", "per_layer"] | Groups
 Kind = Literal["fixed", "shared", "masked", "grouped", "per_layer"]
 Values = dict[int, float]
 """One value per layer, by the layer's number."""
@@ -144,6 +153,12 @@ class Space:
         """How many hyperparameters the space searches, placebos included."""
         return len(self.parameters)
 
+    @property
+    def undropped(self) -> frozenset[int]:
+        """The layers whose keep_prob is 1 in every setting of this space, 0 being the input."""
+        keeps = [(part.fixed, part.off) for part in self._parts if part.name == "keep_prob"]
+        return frozenset(layer for fixed, off in keeps for layer, value in fixed.items() if value == off)
+
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """All parameters in their stable order: keep_prob's, lambda's, placebos."""
@@ -219,20 +234,19 @@ def kind_of(way: Way) -> Kind:
     return "grouped" if isinstance(way, tuple) else "fixed"
 
 
-def describe(setting: Setting, sizes: Sequence[int]) -> str:
+def describe(setting: Setting, layers: Sequence[str]) -> str:
     """A setting as readable layers: "input 1.0 | 64 units 0.81 | 64 units 1.0, lambda 0.5 | 10 outputs".
 
     A layer's number is its keep_prob; its lambda, where it has one, is that of the weights that lead into it.
 
     Args:
         setting: L keep_prob and lambda_.
-        sizes: L, what each weight layer leads to: the hidden layers' units, last the outputs.
+        layers: L, what each weight layer leads to: "64 units", "conv1 16 channels", last "10 outputs".
     """
     keeps = setting.keep_prob
-    layers = [f"{n} units {_rounded(keep)}" for n, keep in zip(sizes[:-1], keeps[1:], strict=True)]
-    layers.append(f"{sizes[-1]} output{'s' if sizes[-1] != 1 else ''}")
+    kept = [*(f"{layer} {_rounded(keep)}" for layer, keep in zip(layers[:-1], keeps[1:], strict=True)), layers[-1]]
     lambdas = [f", lambda {lambda_:.3g}" if lambda_ > 0 else "" for lambda_ in setting.lambda_]
-    described = [layer + lambda_ for layer, lambda_ in zip(layers, lambdas, strict=True)]
+    described = [layer + lambda_ for layer, lambda_ in zip(kept, lambdas, strict=True)]
     return " | ".join([f"input {_rounded(keeps[0])}", *described])
 
 
@@ -283,6 +297,11 @@ class _Part:
         """The layers that have an on/off switch, and its name."""
         return {layer: f"{self.switch}_{layer}" for layer in self.layers} if self.way == "masked" else {}
 
+    @property
+    def fixed(self) -> Values:
+        """The value of each layer where none is searched; nothing else."""
+        return {} if isinstance(self.way, str | tuple) else self._fixed(self.way)
+
     def parameters(self) -> Iterator[Parameter]:
         low, high = self.bounds
         for name in self.shares:
@@ -293,7 +312,7 @@ class _Part:
     def values(self, params: Mapping[str, ParameterValue]) -> Values:
         """The value of each layer, from checked parameters."""
         if not isinstance(self.way, str | tuple):
-            return dict.fromkeys(self.layers, float(self.way))
+            return self._fixed(self.way)
         given = {layer: float(params[name]) for name, group in self.shares.items() for layer in group}
         off = {layer for layer, switch in self.switches.items() if not params[switch]}
         return {layer: self.off if layer in off else given[layer] for layer in self.layers}
@@ -301,7 +320,9 @@ class _Part:
     def params(self, space: str, values: Values) -> dict[str, ParameterValue]:
         """The canonical parameters for the layers' values, or a SettingError that names the layer."""
         if not isinstance(self.way, str | tuple):
-            self._check_equal(space, float(self.way), values, "fixes every layer at")
+            every = "the" if isinstance(self.way, Fixed) else "every"
+            for layer, value in self._fixed(self.way).items():
+                self._check_equal(space, value, {layer: values[layer]}, f"fixes {every} layer at")
         off = {layer for layer in self.switches if values[layer] == self.off}
         params: dict[str, ParameterValue] = {}
         for name, group in self.shares.items():
@@ -333,10 +354,24 @@ class _Part:
                     f"space {space}: {self.name} is {self.way}, but a network with one weight layer has no "
                     f"hidden layer. Fix it at 1.0, or search the input's keep_prob."
                 )
-        elif self.name == "keep_prob":
-            check_keep_prob(self.way, f"space {space}: keep_prob")
-        elif not (self.way >= 0 and math.isfinite(self.way)):
-            raise SettingError(f"space {space}: lambda = {self.way} must be a finite number >= 0; 0 means no L2.")
+        else:
+            self._check_fixed(space, self.way)
+
+    def _check_fixed(self, space: str, way: float | Fixed) -> None:
+        if isinstance(way, Fixed) and len(way.values) != len(self.layers):
+            raise SettingError(
+                f"space {space}: {self.name} is fixed at {len(way.values)} numbers, but has {len(self.layers)} layers. "
+                f"Give one number per layer."
+            )
+        for value in way.values if isinstance(way, Fixed) else (way,):
+            if self.name == "keep_prob":
+                check_keep_prob(value, f"space {space}: keep_prob")
+            elif not (value >= 0 and math.isfinite(value)):
+                raise SettingError(f"space {space}: lambda = {value} must be a finite number >= 0; 0 means no L2.")
+
+    def _fixed(self, way: float | Fixed) -> Values:
+        numbers = way.values if isinstance(way, Fixed) else (float(way),) * len(self.layers)
+        return dict(zip(self.layers, numbers, strict=True))
 
     def _check_groups(self, space: str, groups: Groups) -> None:
         grouped = sorted(layer for group in groups for layer in group)

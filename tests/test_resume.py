@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from processes import Crash, Shell, Sweeper, shell
-from small import TPE, TRIALS, Change, Outcome, outcome, write_sweep
+from small import ONE_STEP, TPE, TRIALS, Change, Outcome, outcome, write_sweep
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow
 from sweeper.ledger.store import Ledger, sqlite_url
@@ -24,18 +24,18 @@ SEARCHES: dict[str, tuple[Change, ...]] = {"random": (), "tpe": (TPE,)}
 RUN = ("run", "small.yaml", "--compile", "off", "--no-mlflow", "--slots", "3", "--threads", "1")
 RESUME = ("resume", "small", "--no-mlflow", "--slots", "3", "--threads", "1")
 
-KEEP = "sweeper.scheduler:Scheduler"
+LOOP = "sweeper.scheduler.loop:Scheduler"
 CRASHES = {
-    "before anything is proposed": Crash(f"{KEEP}.open"),
+    "before anything is proposed": Crash(f"{LOOP}.open"),
     "before the first suggestions are committed": Crash("sweeper.ledger.trials:claim", leaving=True),
-    "before the first trials are trained": Crash(f"{KEEP}._admit"),
-    "in the first epoch": Crash("sweeper.engine.engine:Engine._train_epoch", 6),
-    "in a later epoch": Crash("sweeper.engine.engine:Engine._train_epoch", 12),
-    "after results were told to the sampler": Crash(f"{KEEP}._tell", 3, leaving=True),
+    "before the first trials are trained": Crash(f"{LOOP}._admit"),
+    "in the first epoch": Crash("sweeper.engine.engine:Engine.collect"),
+    "in a later epoch": Crash("sweeper.engine.engine:Engine.collect", 7),
+    "after results were told to the sampler": Crash("sweeper.scheduler.desks:Desks.tell", 3, leaving=True),
     "before results are committed": Crash("sweeper.ledger.workers:set_times", 3, leaving=True),
-    "after results were committed": Crash(f"{KEEP}._admit", 3),
-    "as a study is closed": Crash("sweeper.scheduler:closing_letters", leaving=True),
-    "after the last trial": Crash(f"{KEEP}.close"),
+    "after results were committed": Crash(f"{LOOP}._prepare", 3),
+    "as a study is closed": Crash("sweeper.scheduler.loop:closing_letters", leaving=True),
+    "after the last trial": Crash(f"{LOOP}.close"),
     "as the worker retires": Crash("sweeper.ledger.workers:retire", leaving=True),
 }
 
@@ -119,6 +119,44 @@ def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(
     resumed = run(*RESUME)
     assert resumed.code == 0, resumed.err
     assert_same(run, undisturbed[search])
+
+
+PRUNING: tuple[Change, ...] = (
+    TPE,
+    ONE_STEP,
+    ("epochs: 4", "epochs: 9"),
+    ("replicates: 2", "replicates: 2, pruner: {kind: asha, reduction_factor: 2}"),
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pruning(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("pruning")
+    write_sweep(folder, *PRUNING)
+    with shell(folder) as run:
+        assert run(*RUN).code == 0
+    return outcome(ledger_of(folder))
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        Crash("sweeper.engine.engine:Engine.collect", 4),
+        Crash("sweeper.engine.engine:Engine.prune", 2, leaving=True),
+        Crash("sweeper.ledger.rungs:enter", 4),
+        Crash("sweeper.ledger.trials:settle", 5, leaving=True),
+        Crash("sweeper.scheduler.loop:Scheduler._prepare", 6),
+    ],
+    ids=["in an epoch", "before what was decided is kept", "with rung scores", "with results", "after they are kept"],
+)
+def test_a_sweep_that_prunes_decides_the_same_after_a_kill(tmp_path: Path, undisturbed_pruning: Outcome, crash: Crash):
+    write_sweep(tmp_path, *PRUNING)
+    with shell(tmp_path) as run:
+        assert run(*RUN, crash=crash).code == -signal.SIGKILL
+        resumed = run(*RESUME)
+        assert resumed.code == 0, resumed.err
+        assert_same(run, undisturbed_pruning)
+    assert {trial["state"] for trial in undisturbed_pruning.values()} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 def test_killed_again_in_every_resume(run: Shell, search: str, undisturbed: dict[str, Outcome]):

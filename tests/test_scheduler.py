@@ -15,13 +15,16 @@ import torch
 from sqlalchemy import select
 
 from small import FOLDS, START, TPE, TRIALS, Change, Outcome, Ran, outcome, run_here, small_workload
+from sweeper.calibration import Wish, set_up
+from sweeper.engine import Engine
 from sweeper.ledger import reads, trials, workers
+from sweeper.ledger.rows import Meter
 from sweeper.ledger.schema import AttemptRow, OutboxRow, StudyRow, TrialRow
 from sweeper.ledger.store import Ledger
 from sweeper.records import Fold, TrialState
 from sweeper.scheduler import Scheduler
 from sweeper.timesheet import Timesheet
-from sweeper.worker import Ending, set_up
+from sweeper.worker import Ending
 from sweeper.workload import Workload
 
 STEEP: Change = ("learning_rate: 1.0e-2", "optimizer: sgd, learning_rate: 50.0")
@@ -116,7 +119,6 @@ def test_a_study_never_has_more_trials_under_way_than_its_concurrency(tmp_path: 
     ran = run_here(small_workload(tmp_path, TPE, two), tmp_path, slots=16)
     running = [len(row.running) for row in rows(ran, TrialRow.running)]
     assert max(running) == 1
-    assert ran.scheduler.occupancy == pytest.approx(8 / 16, abs=0.2)
 
 
 def test_random_draws_fill_the_slots_whatever_the_concurrency(tmp_path: Path):
@@ -125,17 +127,25 @@ def test_random_draws_fill_the_slots_whatever_the_concurrency(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("slots", "changes", "share"),
-    [(4, (), 1.0), (3, (), 20 / 21), (8, (TPE,), 0.5)],
-    ids=["four studies in four slots", "a last round with a slot empty", "four sequential studies in eight slots"],
-)
-def test_occupancy_is_the_share_of_slot_steps_with_a_fit(
-    tmp_path: Path, slots: int, changes: tuple[Change, ...], share: float
+    ("slots", "changes"), [(4, ()), (3, ()), (8, (TPE,)), (7, (FOLDS,))],
+    ids=["four studies in four slots", "a last round with a slot empty", "four sequential studies in eight slots",
+         "folds that never fill the slots"],
+)  # fmt: skip
+def test_occupancy_is_the_share_of_the_computed_slot_steps_that_had_a_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slots: int, changes: tuple[Change, ...]
 ):
+    """Of the lanes that the engine computed: it closes ranks where nobody waits."""
+    ticks, collect = [], Engine.collect
+    monkeypatch.setattr(Engine, "collect", lambda self: ticks.append(collect(self)) or ticks[-1])
     ran = run_here(small_workload(tmp_path, *changes), tmp_path, slots=slots)
-    assert ran.scheduler.occupancy == pytest.approx(share)
+    steps = sum(fit["steps"] for trial in outcome(ran.ledger).values() for fit in trial["fits"])
+    computed = sum(tick.steps * tick.slots for tick in ticks)
+    assert ran.scheduler.meter == Meter(steps, computed, ran.scheduler.meter.joules)
+    assert ran.scheduler.occupancy == steps / computed
     device_s = ran.times["train"] + ran.times["evaluate"] + ran.times["idle"]
-    assert ran.times["idle"] / device_s == pytest.approx(1 - share, abs=0.1)
+    assert ran.times["idle"] / device_s == pytest.approx(1 - steps / computed, abs=0.1)
+    with ran.ledger.read() as connection:
+        assert reads.occupancy(connection, ran.sweep.id) == ran.scheduler.occupancy
 
 
 # folds ----------------------------------------------------------------------------------------------------------------
@@ -330,7 +340,7 @@ def test_two_workers_share_the_trials_of_one_workers_studies(tmp_path: Path, und
 
 def colleague(ran: Ran, workload: Workload) -> Scheduler:
     """Another worker on the same ledger, in this process."""
-    setup = set_up(workload, device="cpu", slots=4, compiling=False, pinned=None)
+    setup = set_up(workload, Wish("cpu", slots=4, threads=1, processes=1, compiling=False))
     with ran.ledger.write() as connection:
         worker = workers.register(connection, "test", {})
     return Scheduler(
@@ -353,6 +363,7 @@ def test_what_was_committed_last_is_what_is_trained(tmp_path: Path):
 
 def test_turns_cost_no_transaction_while_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Bookkeeping is per trial, not per epoch: with all slots taken, a turn touches no SQL until a fit ends."""
+    monkeypatch.setattr("sweeper.scheduler.loop.LOOK_S", float("inf"))  # it looks once a second all the same
     settled = []
     settle = trials.settle
     monkeypatch.setattr(trials, "settle", lambda *args: settled.append(args[3]) or settle(*args))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import SettingError
 from sweeper.records import Setting
-from sweeper.space import Parameter, Ranges, Space, describe
+from sweeper.space import Fixed, Parameter, Ranges, Space, describe
 
 RANGES = Ranges(keep_prob=(0.2, 1.0), input_keep_prob=1.0, lambda_=(1e-3, 30.0))
 
@@ -250,7 +250,29 @@ def test_a_range_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:
 
 def test_a_setting_reads_as_layers() -> None:
     setting = Setting((1.0, 0.8149, 1.0, 0.9999), (0.0, 0.5, 0.0, 12.345))
-    assert describe(setting, (64, 32, 16, 10)) == (
+    assert describe(setting, ("64 units", "32 units", "16 units", "10 outputs")) == (
         "input 1.0 | 64 units 0.81 | 32 units 1.0, lambda 0.5 | 16 units 0.99 | 10 outputs, lambda 12.3"
     )
-    assert describe(Setting((0.9,), (0.0,)), (1,)) == "input 0.90 | 1 output"
+    assert describe(Setting((0.9,), (0.0,)), ("1 output",)) == "input 0.90 | 1 output"
+
+
+# fixed layer by layer -------------------------------------------------------------------------------------------------
+
+
+def test_numbers_fixed_per_layer_are_no_parameters_and_reach_only_themselves() -> None:
+    space = Space("head", 3, keep_prob=Fixed((0.75, 0.5)), lambda_="shared", input_keep_prob=0.9, ranges=RANGES)
+    assert names(space) == ["lambda"]
+    assert space.kinds == ("fixed", "shared")
+    setting = space.setting({"lambda": 2.0})
+    assert setting == Setting((0.9, 0.75, 0.5), (2.0, 2.0, 2.0))
+    assert space.params(setting) == {"lambda": 2.0}
+    with pytest.raises(SettingError, match=r"can't reach keep_prob_2 = 0\.75: it fixes the layer at 0\.5"):
+        space.params(Setting((0.9, 0.75, 0.75), (2.0, 2.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"), [((0.5,), "fixed at 1 numbers, but has 2 layers"), ((0.5, 1.5), "lies outside")]
+)
+def test_numbers_fixed_per_layer_must_fit_the_layers(values: tuple[float, ...], says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        Space("head", 3, keep_prob=Fixed(values))

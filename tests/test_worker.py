@@ -26,7 +26,7 @@ from sweeper.ledger.store import Ledger, sqlite_url
 from sweeper.records import TrialState
 from sweeper.scheduler import Scheduler
 from sweeper.timesheet import KINDS, Timesheet
-from sweeper.worker import Ending, Setup, StopRequest, set_up, work
+from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload
 
 
@@ -209,15 +209,15 @@ def assert_left_in_order(ledger: Ledger) -> None:
 
 
 def test_a_worker_that_fails_in_mid_turn_gives_its_trials_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    workload, train, ticks = small_workload(tmp_path), Engine.train, itertools.count(1)
+    workload, collect, ticks = small_workload(tmp_path), Engine.collect, itertools.count(1)
 
     def failing(engine: Engine) -> Any:
         if next(ticks) == 7:
             raise RuntimeError("out of memory")
-        return train(engine)
+        return collect(engine)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Engine, "train", failing)
+        patched.setattr(Engine, "collect", failing)
         with pytest.raises(RuntimeError, match="out of memory"):
             run_here(workload, tmp_path)
     ledger = Ledger(sqlite_url(tmp_path))
@@ -259,8 +259,9 @@ def test_a_worker_that_was_taken_for_dead_says_so_and_nothing_counts_twice(tmp_p
     assert outcome(ledger) == outcome(undisturbed.ledger)
 
 
-def test_a_worker_that_was_taken_for_dead_suggests_nothing_more(tmp_path: Path):
+def test_a_worker_that_was_taken_for_dead_suggests_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Even with a slot free and no result to bring; what it would suggest is drawn from a history that has moved on."""
+    monkeypatch.setattr("sweeper.scheduler.loop.LOOK_S", 0.0)
     ledger, work_here = launched(small_workload(tmp_path, TPE), tmp_path, slots=5)
     seen = []
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from small import FOLDS, START, TPE, Change, small_workload, write_sweep
+from sweeper.blueprint import Access
 from sweeper.config import CmaEs, Gp, Grid, Qmc, Random, Tpe, read_sweep
 from sweeper.errors import SweepFileError
 from sweeper.records import Setting
@@ -15,6 +17,13 @@ from sweeper.search import KINDS, SamplerSpec
 from sweeper.seeds import fit_seed, seed_of, study_seed
 from sweeper.workload import differences, enqueued, workload_of
 
+NORMALISED = """\
+from torch import nn
+
+
+def net(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, outputs))
+"""
 GRID: Change = ("sampler: random, trials: 5", "sampler: {kind: grid, points: 3}, trials: 500")
 
 
@@ -122,7 +131,13 @@ def test_replicates_divide_the_rows_differently(tmp_path: Path):
 
 
 def test_the_network_has_the_datas_inputs_and_classes(tmp_path: Path):
-    assert small_workload(tmp_path).sizes == (4, 6, 5, 3)
+    workload = small_workload(tmp_path)
+    assert workload.blueprint.sizes == (4, 6, 5, 3)
+    assert [tuple(weight.shape) for weight in workload.build().parameters() if weight.ndim == 2] == [
+        (6, 4),
+        (5, 6),
+        (3, 5),
+    ]
 
 
 # starts ---------------------------------------------------------------------------------------------------------------
@@ -158,6 +173,29 @@ def test_a_start_that_its_space_cannot_reach_names_file_and_line(tmp_path: Path)
     message = refused(tmp_path, START, ("start: [{keep_prob: 0.5}]", "start: [{keep_prob: [1.0, 0.5, 0.9]}]"))
     assert message.startswith(f"{tmp_path / 'small.yaml'}:8: ")
     assert "shared" in message
+
+
+def test_a_batch_of_a_single_row_is_refused_where_the_network_normalises_batches(tmp_path: Path):
+    (tmp_path / "b_work.py").write_text(NORMALISED)
+    change = ("{kind: mlp, hidden: [6, 5]}", "{kind: python:b_work:net}")
+    file = read_sweep(write_sweep(tmp_path, change, ("batch_size: 8", "batch_size: 23")))
+    with pytest.raises(SweepFileError) as caught:
+        workload_of(file, Access(frozenset({"b_work"})))
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'small.yaml'}:4: train.batch_size: 24 training rows in batches of 23"
+    )
+
+
+def test_spaces_are_judged_by_the_layers_that_the_built_network_has(tmp_path: Path):
+    (tmp_path / "b_work.py").write_text(NORMALISED)
+    change = ("{kind: mlp, hidden: [6, 5]}", "{kind: python:b_work:net}")
+    grouped = ("shared: {keep_prob: shared}", "shared: {keep_prob: {grouped: [[1, 2]]}}")
+    with pytest.raises(SweepFileError) as caught:
+        workload_of(read_sweep(write_sweep(tmp_path, change, grouped)), Access(frozenset({"b_work"})))
+    assert str(caught.value) == (
+        f"{tmp_path / 'small.yaml'}:8: spaces.shared.keep_prob.grouped: there is no layer 2; this model's hidden "
+        "layers are numbered 1 to 1, and each must stand in exactly one group."
+    )
 
 
 # changes --------------------------------------------------------------------------------------------------------------
@@ -202,6 +240,44 @@ def test_a_sweep_may_be_extended(tmp_path: Path, changes: list[Change]):
 )
 def test_any_other_change_is_named(tmp_path: Path, change: Change, says: str):
     assert says in changes_between(tmp_path, change)
+
+
+def test_a_sweep_that_was_launched_before_a_key_existed_goes_on(tmp_path: Path):
+    """Its recorded config knows neither the key nor the network; both count as what they are by default."""
+    new = small_workload(tmp_path).plan({}).config
+    train = {key: value for key, value in new["train"].items() if key != "precision"}
+    old = {key: value for key, value in new.items() if key != "network"} | {"train": train}
+    assert differences(old, new) == []
+    bf16 = small_workload(tmp_path, ("epochs: 4", "epochs: 4, precision: bfloat16")).plan({}).config
+    assert differences(old, bf16) == ["train.precision: float32 -> bfloat16"]
+
+
+def network(**changes: Any) -> dict[str, Any]:
+    layer = {"name": "conv1", "outputs": 8, "kind": "channels", "shape": [8, 1, 3, 3], "runs": 1}
+    return {"task": "binary", "inputs": 4, "layers": [layer], "marks": {"code": "a", "weights": "b"}, **changes}
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        pytest.param({}, [], id="nothing"),
+        pytest.param(
+            {"marks": {"code": "c", "weights": "b"}},
+            ["model: its code is not what the sweep was launched with"],
+            id="code",
+        ),
+        pytest.param(
+            {"marks": {"code": "a", "weights": "c"}},
+            ["model.weights: the file's content is not what the sweep was launched with"],
+            id="weights",
+        ),
+        pytest.param(
+            {"inputs": 5}, ["model: 4 inputs | conv1 8 outputs -> 5 inputs | conv1 8 outputs"], id="the network's shape"
+        ),
+    ],
+)
+def test_what_the_file_only_names_may_not_change_either(other: dict[str, Any], says: list[str]):
+    assert differences({"network": network()}, {"network": network(**other)}) == says
 
 
 def test_differences_come_in_one_order_whatever_the_hashes():

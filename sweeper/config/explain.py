@@ -138,12 +138,22 @@ def _step(outer: Any, element: str | int) -> Iterator[Any]:
 
 
 def _tagged(here: list[Any], tag: str | int) -> list[Any]:
-    """Members of a union whose `kind` is the tag; all of them where the tag names a form."""
-    return [each for each in here if _is_section(each) and tag in get_args(_kind(each))] or here
+    """Members of a union that the tag stands for; all of them where it names a form."""
+    return [each for each in here if _is_section(each) and tag in (_tag_of(each), *get_args(_kind(each)))] or here
 
 
 def _kinds_at(loc: Place) -> list[str]:
-    return [kind for section in _sections_at(loc) for kind in get_args(_kind(section))]
+    return [kind for section in _sections_at(loc) for kind in get_args(_kind(section)) or (_form_of(section),)]
+
+
+def _tag_of(section: type[Section]) -> str:
+    """What a union calls a section whose `kind` is an open set."""
+    return getattr(section, "tag", "")
+
+
+def _form_of(section: type[Section]) -> str:
+    """How a file writes such a `kind`."""
+    return getattr(section, "form", "")
 
 
 def _kind(section: type[Section]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from sweeper.config.base import (
     Count,
@@ -26,8 +26,10 @@ from sweeper.config.base import (
     refuse,
     refuse_here,
 )
+from sweeper.config.models import Model
+from sweeper.config.pruners import NoPruner, Pruner
 from sweeper.config.samplers import Random, Sampler
-from sweeper.config.spaces import Dimensions, Ranges, Space, dimensions, layer_problems, setting_of
+from sweeper.config.spaces import PS, Dimensions, Ranges, Space, dimensions, is_fixed, layer_problems, setting_of
 from sweeper.errors import SettingError
 from sweeper.records import Setting, Training
 
@@ -123,26 +125,6 @@ class Data(Section):
             yield Problem(("test",), "some rows must be left for testing. Give a count or a fraction.")
 
 
-class Mlp(Section):
-    """A multilayer perceptron, as in the lectures."""
-
-    kind: Literal["mlp"] = Field(description="the kind of network")
-    hidden: tuple[Count, ...] = Field(description="units of each hidden layer, e.g. [64, 64, 64]")
-    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu"] = Field(
-        "relu", description="what follows each hidden layer"
-    )
-
-    @property
-    def weight_layers(self) -> int:
-        """L, the number of weight layers."""
-        return len(self.hidden) + 1
-
-
-Model = Mlp
-"""Every kind of network. The next kind makes it a union told apart by `kind`:
-`Annotated[Mlp | Head, Field(discriminator="kind")]`; all it needs is a `kind` and `weight_layers`."""
-
-
 class Train(Section):
     """How every fit is trained."""
 
@@ -154,6 +136,11 @@ class Train(Section):
     patience: CountOrZero = Field(
         0, description="epochs without a better validation loss after which a fit stops; 0 never stops early"
     )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products; all else is float32. tf32 (GPUs) is faster and off by about 3e-4 per product, "
+        "bfloat16 faster still and off by 1e-3 to 1e-2",
+    )
 
     @model_validator(mode="after")
     def _momentum_is_for_sgd(self) -> Train:
@@ -161,12 +148,6 @@ class Train(Section):
             why = f"{self.optimizer} has no momentum to set. Leave it out, or write optimizer: sgd."
             refuse([Problem(("momentum",), why)])
         return self
-
-
-def _available_pruner(pruner: Any) -> Any:
-    if pruner != "none":
-        refuse_here(f"{pruner!r} is not available yet; only none is. Write pruner: none, or leave it out.")
-    return pruner
 
 
 class Search(Section):
@@ -181,10 +162,12 @@ class Search(Section):
         description="studies per space, each on its own split of the data; prices need 10 or more"
     )
     concurrency: Count = Field(
-        1, description="trials of one study that may run at once; 1 keeps suggestions up to date"
+        1, description="trials of one study that may run at once; 1 keeps suggestions and pruning up to date"
     )
-    pruner: Annotated[Literal["none"], BeforeValidator(_available_pruner)] = Field(
-        "none", description="what stops hopeless trials early"
+    pruner: Pruner = Field(
+        NoPruner(kind="none"),
+        description="what stops hopeless trials early: none, median, asha or hyperband; or "
+        "{kind: asha, reduction_factor: 3, ...}",
     )
 
 
@@ -205,7 +188,7 @@ class Sweep(Section):
     @property
     def mode(self) -> Literal["measurement", "product"]:
         """Whether prices can be measured (independent draws, nothing pruned) or only traces shown."""
-        independent = isinstance(self.search.sampler, Random) and self.search.pruner == "none"
+        independent = isinstance(self.search.sampler, Random) and isinstance(self.search.pruner, NoPruner)
         return "measurement" if independent else "product"
 
     @property
@@ -218,25 +201,47 @@ class Sweep(Section):
         section, in_ranges = self.spaces[space], self.ranges.input_keep_prob
         if section.input_keep_prob is not None:
             return section.input_keep_prob
-        if isinstance(in_ranges, float):
-            return in_ranges
-        return 1.0 if isinstance(section.keep_prob, float) else "searched"
+        if isinstance(in_ranges, tuple) and not is_fixed(section.keep_prob):
+            return "searched"
+        return in_ranges if isinstance(in_ranges, float) else self._usual_input
 
-    def dimensions(self, space: str) -> Dimensions:
-        """How many hyperparameters a space has."""
-        layers, section = self.model.weight_layers, self.spaces[space]
+    @property
+    def _usual_input(self) -> float:
+        """What is kept of the input where nobody says: all of it, or what a head's ps leave."""
+        return self.model.keep_prob[0] if self.model.keep_prob else 1.0
+
+    def dimensions(self, space: str, layers: int) -> Dimensions:
+        """How many hyperparameters a space has over a network of so many weight layers."""
+        section = self.spaces[space]
         return (
             dimensions(self.input_keep_prob(space), 1)
             + dimensions(section.keep_prob, layers - 1)
             + dimensions(section.lambda_, layers)
         )
 
-    def starts(self, space: str) -> tuple[Setting, ...]:
-        """The settings that each study of a space tries first, written out for every layer."""
-        input_keep = self.input_keep_prob(space)
-        fixed = input_keep if isinstance(input_keep, float) else 1.0
-        section = self.spaces[space]
-        return tuple(setting_of(start, section, fixed, self.model.weight_layers) for start in section.start)
+    def starts(self, space: str, layers: int) -> tuple[Setting, ...]:
+        """The settings that each study of a space tries first, written out for each of so many weight layers."""
+        section, kept = self.spaces[space], self._kept(space)
+        return tuple(setting_of(start, section, kept, layers) for start in section.start)
+
+    def _kept(self, space: str) -> tuple[float, ...]:
+        """What a start keeps of the input unless it says so itself, and of a head's hidden layers if it says ps."""
+        given = self.input_keep_prob(space)
+        return (given if isinstance(given, float) else self._usual_input, *(self.model.keep_prob or ())[1:])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out_ps(cls, given: Any) -> Any:
+        """With a head, what ranges and spaces leave out is what its ps say; a recorded sweep shows that."""
+        model = given.get("model") if isinstance(given, Mapping) else None
+        if not isinstance(model, Mapping) or model.get("kind") != "head":
+            return given
+        ranges, spaces = given.get("ranges", {}), given.get("spaces")
+        if isinstance(ranges, Mapping):
+            given = {**given, "ranges": {"input_keep_prob": PS, **ranges}}
+        if isinstance(spaces, Mapping):
+            given = {**given, "spaces": {name: _with_ps(space) for name, space in spaces.items()}}
+        return given
 
     @model_validator(mode="after")
     def _fits_together(self) -> Sweep:
@@ -246,24 +251,53 @@ class Sweep(Section):
     def _problems(self) -> Iterator[Problem]:
         if not self.spaces:
             yield Problem(("spaces",), "name at least one space, e.g. `per_layer: {keep_prob: per_layer}`.")
+        in_ranges = self.ranges.input_keep_prob
         for name, space in self.spaces.items():
-            at = ("spaces", name)
-            for problem in layer_problems(space, self.model.weight_layers):
-                yield Problem((*at, *problem.at), problem.why)
-            if space.input_keep_prob == "searched" and isinstance(self.ranges.input_keep_prob, float):
-                fixed = self.ranges.input_keep_prob
+            if space.input_keep_prob == "searched" and not isinstance(in_ranges, tuple):
+                fixed = self._usual_input if in_ranges == PS else in_ranges
                 why = f"ranges.input_keep_prob fixes it at {fixed}. Give a range there, e.g. [0.8, 1.0]."
-                yield Problem((*at, "input_keep_prob"), why)
-            yield from self._start_problems(name, space)
+                yield Problem(("spaces", name, "input_keep_prob"), why)
+        if self.model.keep_prob is None:
+            yield from self._ps_problems()
+        if self.model.weight_layers is not None:
+            yield from self.layer_problems(self.model.weight_layers)
 
-    def _start_problems(self, name: str, space: Space) -> Iterator[Problem]:
-        input_keep = self.input_keep_prob(name)
-        fixed = input_keep if isinstance(input_keep, float) else 1.0
-        for number, start in enumerate(space.start):
-            try:
-                setting_of(start, space, fixed, self.model.weight_layers)
-            except SettingError as error:
-                yield Problem(("spaces", name, "start", number), str(error))
+    def _ps_problems(self) -> Iterator[Problem]:
+        """Where the file says `ps` of a model that has none."""
+        places: list[tuple[str | int, ...]] = []
+        if self.ranges.input_keep_prob == PS:
+            places.append(("ranges", "input_keep_prob"))
+        for name, space in self.spaces.items():
+            if space.keep_prob == PS:
+                places.append(("spaces", name, "keep_prob"))
+            starts = enumerate(space.start)
+            places += [("spaces", name, "start", n, "keep_prob") for n, start in starts if start.keep_prob == PS]
+        for place in places:
+            yield Problem(place, "ps are a head's, and this model is none. Give numbers.")
+
+    def layer_problems(self, layers: int) -> Iterator[Problem]:
+        """What the spaces and their starts ask of layers that a network of so many weight layers doesn't have."""
+        for name, space in self.spaces.items():
+            for problem in layer_problems(space, layers):
+                yield Problem(("spaces", name, *problem.at), problem.why)
+            for number, start in enumerate(space.start):
+                try:
+                    setting_of(start, space, self._kept(name), layers)
+                except SettingError as error:
+                    yield Problem(("spaces", name, "start", number), str(error))
+
+
+def _with_ps(space: Any) -> Any:
+    says_so = not isinstance(space, Mapping) or {"keep_prob", "p", "ps"} & space.keys()
+    return space if says_so else {**space, "keep_prob": PS}
+
+
+def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recorded sweep as it would be recorded today: with the defaults of keys that it is too old to know."""
+    try:
+        return Sweep.model_validate(config).model_dump(mode="json", by_alias=True)
+    except ValidationError:
+        return config  # it says what can't be said any more
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from operator import itemgetter
@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from sweeper.config.advice import warnings_of
+from sweeper.config.base import Problem
 from sweeper.config.explain import dotted, explain
 from sweeper.config.model import Sweep
 from sweeper.config.tree import Tree, read_tree
@@ -29,7 +30,7 @@ class SweepFile:
         text: the whole file.
         sha256: of the text in UTF-8, as hexadecimal digits.
         sweep: what it says.
-        warnings: what deserves a second look, each with file and line.
+        warnings: what deserves a second look, each with file and line; see `for_layers`.
     """
 
     name: str
@@ -43,6 +44,25 @@ class SweepFile:
     def where(self, *place: str | int) -> str:
         """`FILE:LINE` of a key, for errors that only show when data is read: `where("data", "target")`."""
         return f"{self.name}:{self._tree.line(place)}"
+
+    def for_layers(self, layers: int) -> SweepFile:
+        """The file, judged and warned of with the number of weight layers, which some models only tell once built.
+
+        Args:
+            layers: L of the network.
+
+        Raises:
+            SweepFileError: a space or a start asks for layers that the network doesn't have; one line per problem.
+        """
+        if self.sweep.model.weight_layers is None:
+            problems = [self._at_line(problem) for problem in self.sweep.layer_problems(layers)]
+            if problems:
+                raise SweepFileError(_listed(self.name, problems))
+        warnings = [self._at_line(problem) for problem in warnings_of(self.sweep, layers)]
+        return replace(self, warnings=tuple(_lines(self.name, warnings)))
+
+    def _at_line(self, problem: Problem) -> tuple[int, str]:
+        return self._tree.line(problem.at), f"{dotted(self._tree.nearest(problem.at))}: {problem.why}"
 
 
 def read_sweep(path: str | Path) -> SweepFile:
@@ -87,9 +107,10 @@ def parse_sweep(text: str, name: str, folder: str | Path) -> SweepFile:
         raise SweepFileError(_listed(name, [*repeated, *found])) from None
     if repeated:
         raise SweepFileError(_listed(name, repeated))
-    warnings = [(tree.line(each.at), f"{dotted(each.at)}: {each.why}") for each in warnings_of(sweep)]
     digest = sha256(text.encode()).hexdigest()
-    return SweepFile(name, Path(folder).absolute(), text, digest, sweep, tuple(_lines(name, warnings)), tree)
+    file = SweepFile(name, Path(folder).absolute(), text, digest, sweep, (), tree)
+    layers = sweep.model.weight_layers
+    return file if layers is None else file.for_layers(layers)
 
 
 def _parsed(text: str, name: str) -> Tree:

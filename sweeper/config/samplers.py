@@ -69,7 +69,8 @@ class Grid(Section):
     )
 
 
-def _by_name(value: Any) -> Any:
+def by_name(value: Any) -> Any:
+    """A mapping with its `kind`, where the file may give the name alone."""
     if not isinstance(value, str | Mapping | Section):
         raise PydanticCustomError(FORM, "should be a name, or {kind: NAME, ...}")
     return {"kind": value} if isinstance(value, str) else value
@@ -77,5 +78,5 @@ def _by_name(value: Any) -> Any:
 
 AnySampler = Annotated[Random | Tpe | Gp | CmaEs | Qmc | Grid, Field(discriminator="kind")]
 SamplerName = Literal["random", "tpe", "gp", "cmaes", "qmc", "grid"]
-Sampler = Annotated[AnySampler, BeforeValidator(_by_name, json_schema_input_type=SamplerName | AnySampler)]
+Sampler = Annotated[AnySampler, BeforeValidator(by_name, json_schema_input_type=SamplerName | AnySampler)]
 """A sampler's name, or a mapping with its name as `kind` and its arguments."""

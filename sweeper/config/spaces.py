@@ -31,6 +31,8 @@ from sweeper.records import Setting
 
 Penalty = Annotated[float, Strict(), Field(ge=0)]
 Pattern = Literal["shared", "masked", "per_layer"]
+PS: Literal["ps"] = "ps"
+"""The word for what a head's own `ps` say: keep_prob[l] = 1 - ps[l]."""
 
 
 class Grouped(Section):
@@ -59,19 +61,26 @@ def _told_apart(right: str) -> Discriminator:
 _PATTERNS = _told_apart("a number, shared, masked, per_layer, or {grouped: [[1, 2], [3]]}")
 _NUMBER_OR_LIST = _told_apart("a number or a list of numbers")
 _PatternWord = Annotated[Pattern, Tag("word")]
+_Ps = Annotated[Literal["ps"], Tag("word")]
 _Groups = Annotated[Grouped, Tag("groups")]
 
-KeptChoice = Annotated[Annotated[Kept, Tag("number")] | _PatternWord | _Groups, _PATTERNS]
+KeptChoice = Annotated[
+    Annotated[Kept, Tag("number")] | Annotated[Pattern | Literal["ps"], Tag("word")] | _Groups, _PATTERNS
+]
 PenaltyChoice = Annotated[Annotated[Penalty, Tag("number")] | _PatternWord | _Groups, _PATTERNS]
 InputChoice = Annotated[
     Annotated[Kept, Tag("number")] | Annotated[Literal["searched"], Tag("word")],
     _told_apart("a number in (0, 1], or searched"),
 ]
 InputRange = Annotated[
-    Annotated[Kept, Tag("number")] | Annotated[KeptRange, Tag("list")],
-    _told_apart("a number in (0, 1], or [lowest, highest]"),
+    Annotated[Kept, Tag("number")] | Annotated[KeptRange, Tag("list")] | _Ps,
+    _told_apart("a number in (0, 1], [lowest, highest], or ps for a head's own"),
 ]
-Kepts = Annotated[Annotated[Kept, Tag("number")] | Annotated[tuple[Kept, ...], Tag("list")], _NUMBER_OR_LIST]
+Kepts = Annotated[
+    Annotated[Kept, Tag("number")] | Annotated[tuple[Kept, ...], Tag("list")] | _Ps,
+    _told_apart("a number, a list of numbers, or ps for a head's own"),
+]
+Drops = Annotated[Annotated[Dropped, Tag("number")] | Annotated[tuple[Dropped, ...], Tag("list")], _NUMBER_OR_LIST]
 Penalties = Annotated[Annotated[Penalty, Tag("number")] | Annotated[tuple[Penalty, ...], Tag("list")], _NUMBER_OR_LIST]
 
 
@@ -80,7 +89,9 @@ class Ranges(Section):
 
     keep_prob: KeptRange = Field((0.2, 1.0), description="[lowest, highest] keep_prob of a hidden layer")
     input_keep_prob: InputRange = Field(
-        1.0, description="keep_prob of the input: a number that fixes it, or [lowest, highest] to search it"
+        1.0,
+        description="keep_prob of the input: a number that fixes it, [lowest, highest] to search it, or ps for a "
+        "head's own; default 1.0, with a head ps",
     )
     lambda_: PositiveRange = Field(
         (1e-3, 30.0),
@@ -89,10 +100,10 @@ class Ranges(Section):
     )
 
 
-def _kept_from(dropped: Any) -> Any:
-    """1 - p as one would write it: 0.1 for 0.9, where floats give 0.09999999999999998."""
+def kept_from(dropped: Any) -> Any:
+    """1 - p as one would write it: 0.1 for 0.9, where floats give 0.09999999999999998; of a list, of each."""
     if isinstance(dropped, list | tuple):
-        return tuple(map(_kept_from, dropped))
+        return tuple(map(kept_from, dropped))
     return float(1 - Decimal(repr(dropped)))
 
 
@@ -111,7 +122,7 @@ def _translate_dropped(given: Any) -> Any:
     if not said or said[0] == "keep_prob" or not _are_dropped(given[said[0]]):
         return given
     others = {name: value for name, value in given.items() if name != said[0]}
-    return {**others, "keep_prob": _kept_from(given[said[0]])}
+    return {**others, "keep_prob": kept_from(given[said[0]])}
 
 
 class Start(Section):
@@ -119,7 +130,8 @@ class Start(Section):
 
     keep_prob: Kepts | None = Field(
         None,
-        description="one number for all hidden layers, or a list: input, hidden layers, and 1.0 at will for the output",
+        description="one number for all hidden layers, a list (input, hidden layers, and 1.0 at will for the output), "
+        "or ps for a head's own",
     )
     p: Dropped | None = Field(
         None, exclude=True, description="chance to be dropped in all hidden layers, 1 - keep_prob"
@@ -142,12 +154,14 @@ class Space(Section):
     """One search space: what is fixed, and what is searched for which layers.
 
     `keep_prob` and `lambda` are each a number (fixed), `shared` (one value), `masked` (one value and a switch
-    per layer), `per_layer` (a value per layer) or `{grouped: ...}` (a value per group of layers).
+    per layer), `per_layer` (a value per layer) or `{grouped: ...}` (a value per group of layers). With a head,
+    `keep_prob: ps` fixes each layer at 1 - ps, and is what a space has that leaves keep_prob out.
     """
 
     keep_prob: KeptChoice = Field(
         1.0,
-        description="of the hidden layers: a number, shared, masked, per_layer or {grouped: [[1, 2], [3]]}",
+        description="of the hidden layers: a number, shared, masked, per_layer or {grouped: [[1, 2], [3]]}; or ps, a "
+        "head's own and its default",
     )
     p: Dropped | None = Field(
         None, exclude=True, description="chance to be dropped in all hidden layers, 1 - keep_prob"
@@ -155,7 +169,7 @@ class Space(Section):
     input_keep_prob: InputChoice | None = Field(
         None,
         description="of the input: a number or searched; left out, it follows ranges.input_keep_prob, and is "
-        "1.0 where that is a range but this space searches no keep_prob",
+        "1.0 (with a head, 1 - ps) where that is a range but this space searches no keep_prob",
     )
     lambda_: PenaltyChoice = Field(
         0.0,
@@ -178,6 +192,11 @@ class Dimensions:
         return Dimensions(self.numbers + other.numbers, self.switches + other.switches)
 
 
+def is_fixed(choice: float | str | Grouped) -> bool:
+    """Whether a choice leaves nothing to search."""
+    return isinstance(choice, float) or choice == PS
+
+
 def dimensions(choice: float | str | Grouped, layers: int) -> Dimensions:
     """Hyperparameters that a choice for so many layers adds."""
     if isinstance(choice, Grouped):
@@ -189,7 +208,7 @@ def dimensions(choice: float | str | Grouped, layers: int) -> Dimensions:
 def layer_problems(space: Space, weight_layers: int) -> Iterator[Problem]:
     """What a space asks of layers that a model doesn't have; places from the space down."""
     hidden = weight_layers - 1
-    if not hidden and not isinstance(space.keep_prob, float):
+    if not hidden and not is_fixed(space.keep_prob):
         why = "this model has no hidden layer to drop units from. Try `input_keep_prob: searched`."
         yield Problem(("keep_prob",), why)
         return
@@ -212,13 +231,13 @@ def _group_problems(choice: Grouped, name: str, numbered: str, layers: int) -> I
             yield Problem((name, "grouped"), f"layer {layer} stands {found}; {right}")
 
 
-def setting_of(start: Start, space: Space, input_keep_prob: float, weight_layers: int) -> Setting:
+def setting_of(start: Start, space: Space, kept: tuple[float, ...], weight_layers: int) -> Setting:
     """A start written out for every layer.
 
     Args:
         start: as the file gives it.
         space: the space that it starts; fills what the start leaves out.
-        input_keep_prob: of the input, where the start gives no list.
+        kept: of the input, where the start gives no list; then, with a head, what its ps say of the hidden layers.
         weight_layers: L.
 
     Raises:
@@ -227,20 +246,18 @@ def setting_of(start: Start, space: Space, input_keep_prob: float, weight_layers
     """
     keep = _given_or_fixed(start.keep_prob, space.keep_prob, "keep_prob")
     lambda_ = _given_or_fixed(start.lambda_, space.lambda_, "lambda")
+    if keep == PS:
+        keep = kept
     return Setting(
-        _all_kept(keep, weight_layers)
-        if isinstance(keep, tuple)
-        else (input_keep_prob,) + (keep,) * (weight_layers - 1),
+        _all_kept(keep, weight_layers) if isinstance(keep, tuple) else (kept[0],) + (keep,) * (weight_layers - 1),
         _all_penalties(lambda_, weight_layers) if isinstance(lambda_, tuple) else (lambda_,) * weight_layers,
     )
 
 
-def _given_or_fixed(
-    given: float | tuple[float, ...] | None, choice: float | str | Grouped, name: str
-) -> float | tuple[float, ...]:
+def _given_or_fixed(given: Any, choice: float | str | Grouped, name: str) -> Any:
     if given is not None:
         return given
-    if not isinstance(choice, float):
+    if not is_fixed(choice):
         raise SettingError(f"this space searches {name}, so each start must say what {name} it starts from.")
     return choice
 

@@ -136,7 +136,7 @@ def test_grids_that_do_not_match_the_budget_are_warned_of():
     ],
 )
 def test_a_space_has_as_many_hyperparameters_as_it_says(text, numbers, switches):
-    assert sweep_with(space(text)).dimensions("shared") == Dimensions(numbers, switches)
+    assert sweep_with(space(text)).dimensions("shared", 4) == Dimensions(numbers, switches)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_space_has_as_many_hyperparameters_as_it_says(text, numbers, switches)
 def test_the_input_is_kept_as_the_space_or_the_ranges_say(changes, becomes):
     sweep = sweep_with(*changes)
     assert sweep.input_keep_prob("shared") == becomes
-    assert sweep.dimensions("shared").numbers == (sweep.spaces["shared"].keep_prob == "shared") + (
+    assert sweep.dimensions("shared", 4).numbers == (sweep.spaces["shared"].keep_prob == "shared") + (
         becomes == "searched"
     ) + (sweep.spaces["shared"].lambda_ == "shared")
 
@@ -218,7 +218,7 @@ def test_p_is_the_complement_of_keep_prob_where_it_is_written():
 )
 def test_a_start_is_written_out_for_every_layer(start, keep_prob):
     sweep = sweep_with(space(f"keep_prob: per_layer, start: [{{{start}}}]"))
-    assert sweep.starts("shared") == (Setting(keep_prob, (0.0,) * 4),)
+    assert sweep.starts("shared", 4) == (Setting(keep_prob, (0.0,) * 4),)
 
 
 def test_a_start_takes_what_the_space_fixes():
@@ -226,7 +226,7 @@ def test_a_start_takes_what_the_space_fixes():
         space("keep_prob: 0.5, lambda: shared, input_keep_prob: 0.9, start: [{lambda: 3}, {lambda: [1, 2, 3, 4]}]")
     )
     kept = (0.9, 0.5, 0.5, 0.5)
-    assert sweep.starts("shared") == (Setting(kept, (3.0,) * 4), Setting(kept, (1.0, 2.0, 3.0, 4.0)))
+    assert sweep.starts("shared", 4) == (Setting(kept, (3.0,) * 4), Setting(kept, (1.0, 2.0, 3.0, 4.0)))
 
 
 @pytest.mark.parametrize(

@@ -84,14 +84,21 @@ def test_a_sweep_file_is_read():
             id="sampler without a name",
         ),
         pytest.param(
-            changed(("sampler: random", "pruner: asha")),
-            "studies/x.yaml:10: search.pruner: 'asha' is not available yet; only none is. "
-            "Write pruner: none, or leave it out.",
-            id="pruner",
+            changed(("sampler: random", "pruner: ahsa")),
+            "studies/x.yaml:10: search.pruner = 'ahsa' is not known. Did you mean 'asha'? "
+            "Known: none, median, asha, hyperband.",
+            id="unknown pruner",
+        ),
+        pytest.param(
+            changed(("sampler: random", "pruner: {kind: asha, n_warmup_steps: 3}")),
+            "studies/x.yaml:10: unknown key 'n_warmup_steps' in search.pruner. Known keys: kind, min_resource, "
+            "reduction_factor, min_early_stopping_rate, bootstrap_count.",
+            id="another pruner's argument",
         ),
         pytest.param(
             changed(("mlp", "mpl")),
-            "studies/x.yaml:4: model.kind = 'mpl' is not known. Did you mean 'mlp'? Known: mlp.",
+            "studies/x.yaml:4: model.kind: 'mpl' is no kind of network. Did you mean 'mlp'? "
+            "Known: mlp, head, python:PKG.MOD:FUNCTION.",
             id="unknown model",
         ),
         pytest.param(
@@ -114,7 +121,7 @@ def test_a_sweep_file_is_read():
             changed(("keep_prob: shared", "keep_prob: [0.5, 0.7, 0.5]")),
             "studies/x.yaml:18: spaces.shared.keep_prob = [0.5, 0.7, 0.5] should be a number, shared, masked, "
             "per_layer, or {grouped: [[1, 2], [3]]} (of the hidden layers: a number, shared, masked, per_layer or "
-            "{grouped: [[1, 2], [3]]}).",
+            "{grouped: [[1, 2], [3]]}; or ps, a head's own and its default).",
             id="keep_prob of no known form",
         ),
         pytest.param(
