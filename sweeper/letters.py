@@ -63,16 +63,18 @@ def to_ms(moment: datetime) -> int:
 
 
 def _closing_letter(sweep: Sweep, study: Study, trials: Sequence[PastTrial]) -> Letter:
-    losses = [trial.validation_loss for trial in trials if trial.validation_loss is not None]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    losses = [trial.validation_loss for trial in complete if trial.validation_loss is not None]
     best = {"best.validation_loss": min(losses)} if losses else {}
-    failed = sum(trial.state is not TrialState.COMPLETE for trial in trials)
+    pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
+    counts = {"trials": len(trials), "trials_failed": len(trials) - len(complete) - pruned, "trials_pruned": pruned}
     return _letter(
         study_run(
             study_name(sweep, study),
             start_ms=to_ms(sweep.created_at),
             end_ms=to_ms(datetime.now(UTC)),
             params=study_params(study),
-            metrics=best | {"trials": float(len(trials)), "trials_failed": float(failed)},
+            metrics=best | {name: float(count) for name, count in counts.items()},
         )
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from sweeper.calibration import Wish, set_up
 from sweeper.config import parse_sweep
 from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
@@ -17,7 +18,7 @@ from sweeper.ledger.store import Ledger, sqlite_url
 from sweeper.letters import opening_letters
 from sweeper.scheduler import Scheduler
 from sweeper.timesheet import Timesheet
-from sweeper.worker import Ending, StopRequest, set_up, work
+from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload, differences, workload_of
 
 SMALL = """\
@@ -35,6 +36,7 @@ TRIALS = 20
 
 Change = tuple[str, str]
 TPE: Change = ("sampler: random", "sampler: {kind: tpe, n_startup_trials: 2}")
+ONE_STEP: Change = ("batch_size: 8, learning_rate: 1.0e-2", "batch_size: 40, learning_rate: 3.0e-1")  # per epoch
 FOLDS: Change = ("train: 24, validation: 0.5", "folds: 3")
 START: Change = ("shared: {keep_prob: shared}", "shared: {keep_prob: shared, start: [{keep_prob: 0.5}]}")
 DIVERGING: Change = ("learning_rate: 1.0e-2", "optimizer: sgd, learning_rate: 1.0e+2")
@@ -82,7 +84,7 @@ def run_here(workload: Workload, home: Path, *, slots: int = 4, stop_after: int 
     """Launch a workload, or go on with it, and work on it until it is done, or until so many turns have passed."""
     times, stop, seen = Timesheet(), StopRequest(), list[Scheduler]()
     ledger = Ledger(sqlite_url(home))
-    setup = set_up(workload, device="cpu", slots=slots, compiling=False, pinned=None)
+    setup = set_up(workload, Wish("cpu", slots=slots, threads=1, processes=1, compiling=False))
     with ledger.write() as connection:
         sweep = sweeps.launch(connection, workload.plan(vars(setup.numerics)), fresh=False, differences=differences)
         deliveries.post(connection, sweep.id, opening_letters(sweep, sweeps.studies(connection, sweep.id)))

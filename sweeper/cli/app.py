@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sweeper.cli import deliver, look, price, run
+from sweeper.cli import check, deliver, look, price, run, work
 
 app = typer.Typer(
     name="sweeper",
@@ -18,7 +18,9 @@ app = typer.Typer(
 
 app.command("run", epilog="Example: sweeper run studies/digits.yaml")(run.run)
 app.command("resume", epilog="Example: sweeper resume digits")(run.resume)
+app.command("worker", epilog="Example: sweeper worker --sweep digits")(work.worker)
 app.command("stop", epilog="Example: sweeper stop digits")(look.stop)
+app.command("check", epilog="Example: sweeper check studies/digits.yaml")(check.check)
 app.command("status", epilog="Example: sweeper status digits --json")(look.status)
 app.command("trials", epilog="Example: sweeper trials digits --space per_layer --limit 10")(look.trials)
 app.command("best", epilog="Example: sweeper best digits --space masked")(look.best)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -26,6 +29,29 @@ def table(title: str | None, *columns: str, right: tuple[str, ...] = ()) -> Tabl
     return made
 
 
+@contextmanager
+def counting(what: str, of: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to be told how much of how much is done; a bar in a terminal, one line in a pipe.
+
+    Nothing is shown where it is never called.
+    """
+    columns = TextColumn(what), BarColumn(), TextColumn("{task.completed}/{task.total} " + of), TimeRemainingColumn()
+    bar = Progress(*columns, console=errors, transient=True)
+    task = bar.add_task(what, total=None)
+
+    def tell(done: int, total: int) -> None:
+        if errors.is_terminal:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+        elif done == total:
+            errors.print(f"{what}: {total} {of}")
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 10:
@@ -34,6 +60,14 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def energy(joules: float) -> str:
+    """Joules as people say them: 250 mJ, 4.2 J, 17 J, 1.2 kJ, 34 MJ."""
+    value, units = joules * 1000, ["mJ", "J", "kJ", "MJ", "GJ"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.1f} {units[0]}" if value < 9.95 else f"{value:.0f} {units[0]}"
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -79,6 +79,7 @@ class LiveView:
         for space in spaces:
             bar = Progress(BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"))
             bar.add_task(space.space, total=space.planned, completed=space.finished)
-            failed = f" ({space.failed} failed)" if space.failed else ""
-            shown.add_row(space.space, bar, f"{space.finished}{failed}", number(space.best_validation_loss))
+            ends = (("failed", space.failed), ("pruned", space.pruned))
+            ended = "".join(f" ({count} {how})" for how, count in ends if count)
+            shown.add_row(space.space, bar, f"{space.finished}{ended}", number(space.best_validation_loss))
         return shown

@@ -8,16 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli import results
-from sweeper.cli.console import duration, number, output, print_json, table
+from sweeper.cli.console import duration, energy, number, output, print_json, table
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
 from sweeper.config import json_schema
 from sweeper.errors import UnknownSweepError
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
+from sweeper.records import TrialState
 from sweeper.space import describe
-from sweeper.workload import Workload, launched_file, workload_of
+from sweeper.workload import launched_blueprint
 
+UNMEASURED = "not measured"
 SpaceOption = Annotated[str | None, typer.Option("--space", help="Only this space.")]
 
 
@@ -57,16 +59,16 @@ def trials(
     if json:
         print_json([results.trial_json(trial) for trial in found])
         return
-    workload = _workload(sweep)
+    layers = launched_blueprint(sweep).words
     shown = table(
         None, "trial", "state", "validation loss", "test loss", "device-s", "layers (keep_prob)",
         right=("validation loss", "test loss", "device-s"),
     )  # fmt: skip
-    found.sort(key=lambda trial: (trial.validation_loss is None, trial.validation_loss))
+    found.sort(key=lambda t: (t.state is not TrialState.COMPLETE, t.validation_loss is None, t.validation_loss))
     for trial in found[:limit]:
         where = f"{trial.space}/{trial.replicate}/{trial.number}"
         losses = number(trial.validation_loss), number(trial.test_loss), number(trial.cost.device_s, 3)
-        words = trial.error or describe(trial.setting, workload.sizes[1:])
+        words = trial.error or describe(trial.setting, layers)
         shown.add_row(where, trial.state.value, *losses, words)
     output.print(shown)
     if len(found) > limit:
@@ -92,7 +94,7 @@ def best(
     if json:
         print_json({key: results.trial_json(trial) for key, trial in found.items()})
         return
-    results.show_best(found, _workload(sweep))
+    results.show_best(found, sweep.config["spaces"], launched_blueprint(sweep))
 
 
 def stop(name: NameArgument, home: HomeOption = HOME, store: StoreOption = None) -> None:
@@ -108,10 +110,6 @@ def schema() -> None:
     print_json(json_schema())
 
 
-def _workload(sweep: Sweep) -> Workload:
-    return workload_of(launched_file(sweep))
-
-
 def _spaces(sweep: Sweep) -> str:
     return f"Its spaces: {', '.join(sweep.config['spaces'])}."
 
@@ -121,15 +119,24 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
         spaces = reads.progress(connection, sweep.id)
         delivered, waiting, parked = deliveries.counts(connection, sweep.id)
         cost, times = reads.total_cost(connection, sweep.id), reads.worker_times(connection, sweep.id)
+        meter, notes = reads.meter(connection, sweep.id), reads.energy_notes(connection, sweep.id)
     done, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
     return {
         "sweep": sweep.name,
         "mode": sweep.mode,
         "state": "done" if done >= planned else sweep.state,
-        "trials": {"finished": done, "planned": planned, "failed": sum(space.failed for space in spaces)},
+        "trials": {"finished": done, "planned": planned, "failed": sum(space.failed for space in spaces)}
+        | {"pruned": sum(space.pruned for space in spaces)},
         "spaces": [asdict(space) for space in spaces],
         "cost": {**asdict(cost), "device_s": cost.device_s},
         "worker_s": times,
+        "occupancy": meter.occupancy,
+        "energy": {
+            "joules": cost.joules,
+            "joules_per_trial": cost.joules / done if cost.joules is not None and done else None,
+            "joules_with_idle_slots": meter.joules,
+            "notes": notes,
+        },
         "mlflow": {"delivered": delivered, "waiting": waiting, "parked": parked},
     }
 
@@ -138,7 +145,7 @@ def _show_status(one: dict[str, Any]) -> None:
     counted, told, times = one["trials"], one["mlflow"], one["worker_s"]
     output.print(
         f"{one['sweep']}: {one['state']}, {counted['finished']}/{counted['planned']} trials"
-        + (f" ({counted['failed']} failed)" if counted["failed"] else "")
+        + "".join(f" ({counted[how]} {how})" for how in ("failed", "pruned") if counted[how])
         + f", MLflow has {told['delivered']} runs"
         + (f", {told['waiting']} on their way" if told["waiting"] else "")
         + (f", {told['parked']} refused" if told["parked"] else "")
@@ -147,7 +154,22 @@ def _show_status(one: dict[str, Any]) -> None:
         held = sum(times.values())
         parts = ", ".join(f"{kind} {value / held:.1%}" for kind, value in sorted(times.items(), key=lambda t: -t[1]))
         output.print(f"  workers held their devices for {duration(held)}: {parts}")
+    if one["occupancy"] is not None:
+        output.print(f"  occupancy: {one['occupancy']:.1%} of all slot-steps had a fit, drain included")
+        output.print(f"  energy: {_energy(one['energy'])}", soft_wrap=True)
     for space in one["spaces"]:
         best_loss = number(space["best_validation_loss"])
-        done = space["complete"] + space["failed"]
+        done = space["complete"] + space["failed"] + space["pruned"]
         output.print(f"  {space['space']}: {done}/{space['planned']} trials, best validation loss {best_loss}")
+
+
+def _energy(told: dict[str, Any]) -> str:
+    """Joules where they were measured, and what measured them; else why they were not."""
+    joules, each, all_slots = told["joules"], told["joules_per_trial"], told["joules_with_idle_slots"]
+    if joules is None:
+        reasons = [note for note in told["notes"] if note.startswith(UNMEASURED)]
+        return "; ".join(reasons) or UNMEASURED
+    words = energy(joules)
+    words += f" ({energy(each)} per trial)" if each is not None else ""
+    words += f", {energy(all_slots)} with idle slots" if all_slots is not None else ""
+    return "; ".join([words, *told["notes"]])

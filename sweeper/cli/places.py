@@ -20,6 +20,15 @@ StoreOption = Annotated[
     str | None,
     typer.Option("--store", envvar="SWEEPER_STORE", help="URL of the ledger; default: ledger.db in the home folder."),
 ]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        envvar="SWEEPER_ALLOW_IMPORT",
+        metavar="PKG",
+        help="A package whose code the sweep may import (repeatable; commas in the variable). Importing runs it.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of a sweep.", show_default=False)]
 
@@ -37,6 +46,11 @@ class Places:
         """From the options and MLFLOW_TRACKING_URI."""
         local = f"sqlite:///{home.resolve() / 'mlflow.db'}"
         return cls(home, store or sqlite_url(home), os.environ.get("MLFLOW_TRACKING_URI") or local)
+
+    @property
+    def activations(self) -> Path:
+        """Where what backbones made of data is kept."""
+        return self.home / "activations"
 
     @property
     def artifacts(self) -> Path:

@@ -14,9 +14,9 @@ from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Place
 from sweeper.errors import PriceError
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
-from sweeper.price import price_sweep, space_curve
+from sweeper.price import Mode, price_sweep, space_curve
 from sweeper.price.price import Studies
-from sweeper.workload import launched_file, sweep_shapes
+from sweeper.workload import launched_shapes
 
 
 def price(
@@ -33,8 +33,8 @@ def price(
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
         found = reads.priced(connection, sweep.id)
-    shapes = sweep_shapes(launched_file(sweep).sweep)
-    prices = price_sweep(found, shapes)
+    shapes = launched_shapes(sweep)
+    prices = price_sweep(found, shapes, mode=Mode(sweep.mode))
     if plot is not None:
         _draw(sweep, found, plot)
     if json:
@@ -46,9 +46,9 @@ def price(
 def _draw(sweep: Sweep, found: Mapping[str, Studies], path: Path) -> None:
     from sweeper.price import plots  # takes a second, which only plots need
 
-    curves = [curve for space, studies in found.items() if (curve := space_curve(space, studies)) is not None]
+    curves = [curve for name, rows in found.items() if (curve := space_curve(name, rows, Mode(sweep.mode))) is not None]
     if not curves:
-        raise PriceError(f"{sweep.name} has no randomly drawn trials yet, so there is no curve to draw.")
+        raise PriceError(f"{sweep.name} has no study with two finished trials yet, so there is no curve to draw.")
     plots.save_chart(
         plots.curve_chart(curves, f"{sweep.name}: test loss against the number of trials", loss="per row"), path
     )

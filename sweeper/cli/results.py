@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sweeper.blueprint import Blueprint
 from sweeper.cli.console import errors, number, output, table
 from sweeper.ledger import reads
 from sweeper.ledger.rows import Sweep, Trial
 from sweeper.ledger.store import Ledger
-from sweeper.price import PriceTable, difference_text, price_sweep, price_text, sentence
+from sweeper.price import Mode, PriceTable, difference_text, price_sweep, price_text, sentence
 from sweeper.records import Task
 from sweeper.space import Space, describe
 from sweeper.workload import Workload
@@ -20,9 +22,10 @@ def show_plan(workload: Workload) -> None:
     sweep, folds = workload.sweep, workload.folds[0]
     for warning in workload.file.warnings:
         errors.print(f"warning: {warning}")
-    sizes = "-".join(map(str, workload.sizes))
+    for note in workload.notes:
+        errors.print(f"note: {note}")
     errors.print(
-        f"{sweep.name}: {sizes} on {sweep.data.source}, {len(folds[0].y_train)} training, "
+        f"{sweep.name}: {workload.blueprint.title} on {sweep.data.source}, {len(folds[0].y_train)} training, "
         f"{len(folds[0].y_validation)} validation, {len(folds[0].y_test)} test rows"
         + (f", {len(folds)} folds" if len(folds) > 1 else "")
     )
@@ -56,11 +59,11 @@ class Summary:
         with ledger.read() as connection:
             best = reads.best_trials(connection, sweep.id)
             priced = reads.priced(connection, sweep.id)
-        return cls(sweep, workload, best, price_sweep(priced, workload.shapes()))
+        return cls(sweep, workload, best, price_sweep(priced, workload.shapes(), mode=Mode(sweep.mode)))
 
     def show(self) -> None:
         """The two tables."""
-        show_best(self.best, self.workload)
+        show_best(self.best, self.workload.spaces, self.workload.blueprint)
         output.print()
         show_prices(self.sweep, self.prices)
 
@@ -70,31 +73,31 @@ class Summary:
         return {"sweep": self.sweep.name, "mode": self.sweep.mode, "best": best, "prices": prices_json(self.prices)}
 
 
-def show_best(best: dict[str, Trial], workload: Workload) -> None:
-    """The best setting of each space, layer by layer."""
-    metric = "test RMSE" if workload.task is Task.REGRESSION else "test accuracy"
+def show_best(best: dict[str, Trial], spaces: Iterable[str], blueprint: Blueprint) -> None:
+    """The best setting of each space, layer by layer; the spaces in the file's order."""
+    metric = "test RMSE" if blueprint.task is Task.REGRESSION else "test accuracy"
     numbers = ("validation loss", "test loss", metric)
     shown = table("best setting per space, by validation loss", "space", *numbers, "layers (keep_prob)", right=numbers)
-    for space in workload.spaces:
+    for space in spaces:
         if space in best:
             trial = best[space]
             losses = number(trial.validation_loss), number(trial.test_loss), number(trial.test_metric, 3)
-            shown.add_row(space, *losses, describe(trial.setting, workload.sizes[1:]))
+            shown.add_row(space, *losses, describe(trial.setting, blueprint.words))
     output.print(shown)
 
 
 def show_prices(sweep: Sweep, prices: PriceTable) -> None:
     """What each larger space costs and buys against the smaller one."""
-    if sweep.mode != "measurement":
+    if prices.mode is Mode.PRODUCT:
         output.print(
             "prices are measured by random search without pruning (sampler: random); this sweep ran in product mode, "
-            "where trials depend on each other."
+            "where trials depend on each other. What follows compares single traces, one per replicate."
         )
-        return
     if prices.prices:
         first = prices.prices[0]
         title = (
-            f"what extra hyperparameters cost and buy (test loss; {len(first.replicates)} replicates, 95 % intervals)"
+            f"what extra hyperparameters cost and buy ({prices.mode} mode; test loss; {len(first.replicates)} "
+            "replicates, 95 % intervals)"
         )
         shown = table(title, "edge", "extra", "buys", "price", right=("extra",))
         for edge in prices.prices:

@@ -3,52 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Annotated
 
 import typer
 
+from sweeper.blueprint import named_packages
+from sweeper.calibration import Setup, Wish
 from sweeper.cli import results
+from sweeper.cli.computing import (
+    Compile,
+    CompileOption,
+    DeviceOption,
+    MlflowOption,
+    ProcessesOption,
+    SlotsOption,
+    ThreadsOption,
+    busy,
+    calibrated,
+    foretell,
+    wish_of,
+)
 from sweeper.cli.console import duration, errors, output, print_json
 from sweeper.cli.live import LiveView
-from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import SweepFile, read_sweep
+from sweeper.cli.making import made
+from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, NameArgument, Places, StoreOption
+from sweeper.config import read_sweep
 from sweeper.courier import following
-from sweeper.engine import use_threads
+from sweeper.crew import crew
 from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.letters import opening_letters
 from sweeper.timesheet import Timesheet
-from sweeper.worker import Ending, Setup, StopRequest, set_up, work
-from sweeper.workload import Workload, differences, launched_file, workload_of
+from sweeper.worker import Ending, StopRequest, work
+from sweeper.workload import Workload, differences, launched_file
 
 PATIENCE_S = 600.0  # that `run` waits for MLflow after the last trial; `mlflow sync` delivers what is left
-
-
-class Compile(StrEnum):
-    """Whether the training step is compiled."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
-]
-SlotsOption = Annotated[
-    int | None, typer.Option("--slots", min=1, help="Fits trained at once; default: what the sweep can use, up to 64.")
-]
-CompileOption = Annotated[Compile, typer.Option("--compile", help="Compile the training step; auto where it pays.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads for training; default: all cores but MLflow's one.")
-]
-MlflowOption = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Deliver to MLflow while training.")]
 
 
 def run(
@@ -58,8 +53,10 @@ def run(
     device: DeviceOption = "auto",
     slots: SlotsOption = None,
     threads: ThreadsOption = None,
+    processes: ProcessesOption = None,
     compiling: CompileOption = Compile.AUTO,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the sweep of that name and its trials first.")] = False,
+    allow: AllowOption = None,
     mlflow: MlflowOption = True,
     json: JsonOption = False,
 ) -> None:
@@ -67,8 +64,10 @@ def run(
     places, times = Places.of(home, store), Timesheet()
     sweep_file = read_sweep(file)
     ledger = places.ledger(create=True)
-    use_threads(threads, spared=1 if mlflow else 0)
-    _go(ledger, places, sweep_file, times, device, slots, compiling, fresh=fresh, mlflow=mlflow, json=json)
+    making = partial(made, places, sweep_file, device, allow)
+    wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
+    allowed = [*(allow or ()), *sorted(named_packages(sweep_file.sweep))]
+    _go(ledger, places, making, times, wish, allowed, fresh=fresh, mlflow=mlflow, json=json)
 
 
 def resume(
@@ -78,7 +77,9 @@ def resume(
     device: DeviceOption = "auto",
     slots: SlotsOption = None,
     threads: ThreadsOption = None,
+    processes: ProcessesOption = None,
     compiling: CompileOption = Compile.AUTO,
+    allow: AllowOption = None,
     mlflow: MlflowOption = True,
     json: JsonOption = False,
 ) -> None:
@@ -88,32 +89,32 @@ def resume(
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
     sweep_file = launched_file(sweep)
-    use_threads(threads, spared=1 if mlflow else 0)
-    _go(ledger, places, sweep_file, times, device, slots, compiling, fresh=False, mlflow=mlflow, json=json)
+    making = partial(made, places, sweep_file, device, allow, sweep)
+    wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
+    _go(ledger, places, making, times, wish, allow or [], fresh=False, mlflow=mlflow, json=json)
 
 
 def _go(
     ledger: Ledger,
     places: Places,
-    sweep_file: SweepFile,
+    making: Callable[[], Workload],
     times: Timesheet,
-    device: str,
-    slots: int | None,
-    compiling: Compile,
+    wish: Wish,
+    allowed: Sequence[str],
     *,
     fresh: bool,
     mlflow: bool,
     json: bool,
 ) -> None:
     with times.on("start"):
-        workload = workload_of(sweep_file)
+        workload = making()
         results.show_plan(workload)
-        setup = _set_up(ledger, workload, device, slots, compiling, fresh)
+        setup = _set_up(ledger, workload, wish, fresh)
         sweep = _launch(ledger, workload, setup, fresh)
-        _show_estimate(workload, setup)
+        foretell(ledger, sweep, setup)
     argv = ["mlflow", "sync", sweep.name, "--follow"]
     with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
-        ending = _work(ledger, sweep, workload, setup, times)
+        ending = _work(ledger, places, sweep, setup, times, allowed)
     if ending is not Ending.DONE:
         _say_how_to_resume(sweep, ending, places)
         raise typer.Exit(130 if ending is Ending.INTERRUPTED else 0)
@@ -122,15 +123,11 @@ def _go(
         _await_delivery(ledger, sweep, courier, places)
 
 
-def _set_up(
-    ledger: Ledger, workload: Workload, device: str, slots: int | None, compiling: Compile, fresh: bool
-) -> Setup:
+def _set_up(ledger: Ledger, workload: Workload, wish: Wish, fresh: bool) -> Setup:
     with ledger.read() as connection:
         known = {sweep.name: sweep for sweep in sweeps.every(connection)}
     old = None if fresh else known.get(workload.sweep.name)
-    wanted = {Compile.AUTO: None, Compile.ON: True, Compile.OFF: False}[compiling]
-    with _busy("measuring this machine, and compiling the training step where it pays"):
-        return set_up(workload, device=device, slots=slots, compiling=wanted, pinned=old.numerics if old else None)
+    return calibrated(workload, wish, old.numerics if old else None)
 
 
 def _launch(ledger: Ledger, workload: Workload, setup: Setup, fresh: bool) -> Sweep:
@@ -144,20 +141,24 @@ def _launch(ledger: Ledger, workload: Workload, setup: Setup, fresh: bool) -> Sw
         return sweep
 
 
-def _show_estimate(workload: Workload, setup: Setup) -> None:
-    least, most = setup.estimate_s(workload)
-    how = "compiled" if setup.numerics.compiled else "eager"
-    for note in setup.notes:
-        errors.print(f"note: {note}")
-    errors.print(
-        f"estimate: {duration(least)} to {duration(most)} for all {workload.trials} trials, "
-        f"{setup.engine.slots} fits at once on {setup.device.name}, {how}"
-    )
-
-
-def _work(ledger: Ledger, sweep: Sweep, workload: Workload, setup: Setup, times: Timesheet) -> Ending:
-    with StopRequest().listening() as stop, LiveView(ledger, sweep) as view:
-        return work(ledger, sweep, workload, setup, times, stop=stop, on_turn=view)
+def _work(
+    ledger: Ledger, places: Places, sweep: Sweep, setup: Setup, times: Timesheet, allowed: Sequence[str]
+) -> Ending:
+    """Work here and in as many further processes as were chosen, which are told what was chosen."""
+    count, threads = setup.processes, setup.device.threads
+    argv = ["worker", "--sweep", sweep.name, "--device", str(setup.engine.device), "--crew", str(count)]
+    argv += ["--slots", str(setup.engine.slots), "--threads", str(threads)]
+    argv += [word for package in allowed for word in ("--allow-import", package)]
+    with (
+        StopRequest().listening() as stop,
+        crew(count - 1, argv, places.environment, threads, places.home) as mates,
+        LiveView(ledger, sweep) as view,
+    ):
+        ending = work(ledger, sweep, setup.workload, setup, times, stop=stop, on_turn=view, on_note=errors.print)
+    for problem in (mate.problem for mate in mates):
+        if problem:
+            errors.print(f"note: {problem}")
+    return ending
 
 
 def _say_how_to_resume(sweep: Sweep, ending: Ending, places: Places) -> None:
@@ -177,7 +178,7 @@ def _await_delivery(ledger: Ledger, sweep: Sweep, courier: Popen[bytes], places:
     """The trials are safe in the ledger; stay until MLflow has them too, or can't be reached."""
     deadline = time.monotonic() + PATIENCE_S
     began = time.monotonic()
-    with _busy("delivering to MLflow; Ctrl-C leaves that to the background"):
+    with busy("delivering to MLflow; Ctrl-C leaves that to the background"):
         while time.monotonic() < deadline:
             try:
                 courier.wait(timeout=0.5)
@@ -193,13 +194,3 @@ def _await_delivery(ledger: Ledger, sweep: Sweep, courier: Popen[bytes], places:
         )
     else:
         errors.print(f"MLflow has all {delivered} runs, {duration(time.monotonic() - began)} after the last trial")
-
-
-@contextmanager
-def _busy(what: str) -> Iterator[None]:
-    if not errors.is_terminal:
-        errors.print(f"{what} ...")
-        yield
-        return
-    with errors.status(what):
-        yield

@@ -17,6 +17,7 @@ Layout: an experiment per sweep, a parent run per study, a child run per trial.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -81,6 +82,7 @@ class TrialReport:
         start_ms, end_ms: true times, milliseconds since the epoch (UTC).
         worker, device: who trained it, on what.
         tags: anything more, e.g. git commit or data hash.
+        error: why it is not complete.
     """
 
     number: int
@@ -94,6 +96,7 @@ class TrialReport:
     worker: str = ""
     device: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
 
 def sweep_experiment(name: str) -> str:
@@ -156,7 +159,7 @@ def trial_run(study: StudyName, trial: TrialReport, task: Task) -> RunRecord:
         end_ms=trial.end_ms,
         params=setting_params(trial.setting, trial.parameters),
         tags=_said({**trial.tags, **_study_tags(study), **_trial_tags(trial, metric), "sweeper.uid": uid}),
-        metrics=_finals(trial.fits, metric) | cost_metrics(trial.cost),
+        metrics=_told(trial, _finals(trial.fits, metric)) | cost_metrics(trial.cost),
         curves=_curves(trial.fits, metric),
         epoch_ms=tuple(max(score.at_ms for score in epoch) for epoch in _epochs(trial.fits)),
     )
@@ -183,9 +186,14 @@ def setting_params(setting: Setting, parameters: Mapping[str, ParameterValue] | 
 
 
 def cost_metrics(cost: Cost) -> dict[str, float]:
-    """Give each cost as a metric `cost.*`; `cost.device_s` is training and evaluation together."""
-    metrics = {f"cost.{part.name}": float(getattr(cost, part.name)) for part in fields(cost)}
-    return metrics | {"cost.device_s": cost.device_s}
+    """Give each cost as a metric `cost.*`; `cost.device_s` is training and evaluation together.
+
+    There is a `cost.joules` only where the energy was measured.
+    """
+    amounts = {part.name: getattr(cost, part.name) for part in fields(cost)}
+    if cost.joules is None or math.isnan(cost.joules):
+        del amounts["joules"]
+    return {f"cost.{name}": float(amount) for name, amount in amounts.items()} | {"cost.device_s": cost.device_s}
 
 
 def _finals(fits: Sequence[FitResult], metric: str) -> dict[str, float]:
@@ -198,6 +206,13 @@ def _finals(fits: Sequence[FitResult], metric: str) -> dict[str, float]:
     if len(folds) > 1:
         metrics |= {f"fold_{i}.{key}": value for i, fold in enumerate(folds) for key, value in fold.items()}
     return metrics
+
+
+def _told(trial: TrialReport, metrics: dict[str, float]) -> dict[str, float]:
+    """What is told of a trial: of one that was pruned, nothing about the test rows, which it never saw."""
+    if trial.state is not TrialState.PRUNED:
+        return metrics
+    return {key: value for key, value in metrics.items() if ".test_" not in key}
 
 
 def _fit_finals(fit: FitResult, metric: str) -> dict[str, float]:
@@ -264,6 +279,11 @@ def _note(trial: TrialReport, metric: str) -> str:
     if not trial.fits:
         return f"Trial {trial.number} ended as {trial.state.value} before any fit did."
     best = _finals(trial.fits, metric)
+    if trial.state is TrialState.PRUNED:
+        return (
+            f"{trial.error[:1].upper()}{trial.error[1:]}. Its lowest validation loss so far came at epoch "
+            f"{best['best.epoch']:.3g}. It took {trial.cost.device_s:.3g} device-seconds."
+        )
     return (
         f"Validation loss {best['best.validation_loss']:.4g} at epoch {best['best.epoch']:.3g}; "
         f"there test loss {best['best.test_loss']:.4g}, test {metric} {best[f'best.test_{metric}']:.4g}. "

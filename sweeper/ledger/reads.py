@@ -6,10 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, null, select
 
-from sweeper.ledger.rows import SpaceProgress, Trial
-from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, StudyRow, TrialRow, WorkerTimeRow
+from sweeper.ledger.rows import Meter, SpaceProgress, Trial
+from sweeper.ledger.schema import (
+    COST_COLUMNS,
+    AttemptRow,
+    StudyRow,
+    TrialRow,
+    WorkerMeterRow,
+    WorkerRow,
+    WorkerTimeRow,
+)
 from sweeper.records import Cost, PricedTrial, Setting, TrialState
 
 SAMPLED = "sampled"
@@ -25,9 +33,10 @@ def progress(connection: Connection, sweep_id: int) -> list[SpaceProgress]:
         select(
             StudyRow.space,
             count(TrialState.COMPLETE),
-            count(TrialState.FAIL, TrialState.PRUNED),
+            count(TrialState.FAIL),
+            count(TrialState.PRUNED),
             count(TrialState.RUNNING),
-            func.min(TrialRow.validation_loss),
+            func.min(case((TrialRow.state == TrialState.COMPLETE, TrialRow.validation_loss))),
         )
         .join(TrialRow, TrialRow.study_id == StudyRow.id)
         .where(StudyRow.sweep_id == sweep_id)
@@ -41,7 +50,7 @@ def progress(connection: Connection, sweep_id: int) -> list[SpaceProgress]:
         .order_by(func.min(StudyRow.id))
     )
     return [
-        SpaceProgress(space, int(trials), *counted.get(space, (0, 0, 0, None)))
+        SpaceProgress(space, int(trials), *counted.get(space, (0, 0, 0, 0, None)))
         for space, trials in connection.execute(planned)
     ]
 
@@ -90,7 +99,16 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
         complete = state == TrialState.COMPLETE and validation is not None and test is not None
         losses = (validation, test) if complete else (float("inf"), float("inf"))
         found[space][replicate].append(
-            PricedTrial(number, losses[0], losses[1], origin == SAMPLED, cost.device_s, cost.flops)
+            PricedTrial(
+                number,
+                losses[0],
+                losses[1],
+                exchangeable=origin == SAMPLED,
+                device_s=cost.device_s,
+                flops=cost.flops,
+                joules=cost.joules,
+                suggest_s=cost.suggest_s,
+            )
         )
     return {space: dict(replicates) for space, replicates in found.items()}
 
@@ -101,10 +119,34 @@ def worker_times(connection: Connection, sweep_id: int) -> dict[str, float]:
     return {kind: float(seconds) for kind, seconds in connection.execute(query.group_by(WorkerTimeRow.kind))}
 
 
+def meter(connection: Connection, sweep_id: int) -> Meter:
+    """What all workers' slots did for a sweep; their energy only where every worker measured it."""
+    unmeasured = and_(WorkerMeterRow.joules.is_(None), WorkerMeterRow.slot_steps > 0)
+    query = select(
+        func.coalesce(func.sum(WorkerMeterRow.busy_steps), 0),
+        func.coalesce(func.sum(WorkerMeterRow.slot_steps), 0),
+        _unless_any(unmeasured, func.sum(WorkerMeterRow.joules)),
+    )
+    busy, slots, joules = connection.execute(query.where(WorkerMeterRow.sweep_id == sweep_id)).one()
+    return Meter(int(busy), int(slots), None if joules is None else float(joules))
+
+
+def occupancy(connection: Connection, sweep_id: int) -> float | None:
+    """Busy slot-steps over all slot-steps, over all workers of a sweep; None where nothing was trained."""
+    return meter(connection, sweep_id).occupancy
+
+
+def energy_notes(connection: Connection, sweep_id: int) -> list[str]:
+    """What measured the energy of a sweep's workers, or why nothing did: each answer once, in the workers' order."""
+    here = select(WorkerTimeRow.worker_id).where(WorkerTimeRow.sweep_id == sweep_id)
+    query = select(WorkerRow.details).where(WorkerRow.id.in_(here)).order_by(WorkerRow.id)
+    notes = (str(details["energy"]) for details in connection.scalars(query) if "energy" in details)
+    return list(dict.fromkeys(notes))
+
+
 def total_cost(connection: Connection, sweep_id: int) -> Cost:
-    """The sum over every attempt of a sweep, however it ended."""
-    sums = [func.coalesce(func.sum(getattr(AttemptRow, name)), 0) for name in COST_COLUMNS]
-    query = select(*sums).select_from(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial_id).join(StudyRow)
+    """The sum over every attempt of a sweep, however it ended; energy only where all that used a device measured it."""
+    query = select(*_sums()).select_from(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial_id).join(StudyRow)
     return _cost(connection.execute(query.where(StudyRow.sweep_id == sweep_id)).one())
 
 
@@ -119,9 +161,8 @@ def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:
 
 
 def _with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
-    sums = [func.coalesce(func.sum(getattr(AttemptRow, name)), 0).label(f"sum_{name}") for name in COST_COLUMNS]
     return (
-        select(*columns, *sums)
+        select(*columns, *_sums())
         .join(StudyRow, StudyRow.id == TrialRow.study_id)
         .outerjoin(AttemptRow, AttemptRow.trial_id == TrialRow.id)
         .where(StudyRow.sweep_id == sweep_id)
@@ -130,10 +171,24 @@ def _with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
     )
 
 
+def _sums() -> list[Any]:
+    """The attempts' cost, column by column."""
+    unmeasured = and_(AttemptRow.joules.is_(None), AttemptRow.train_s + AttemptRow.evaluate_s > 0)
+    sums = {name: func.coalesce(func.sum(getattr(AttemptRow, name)), 0) for name in COST_COLUMNS}
+    sums["joules"] = _unless_any(unmeasured, func.sum(AttemptRow.joules))
+    return [total.label(f"sum_{name}") for name, total in sums.items()]
+
+
+def _unless_any(unmeasured: Any, total: Any) -> Any:
+    """A sum that is NULL where any of its rows was not measured."""
+    return case((func.sum(case((unmeasured, 1), else_=0)) > 0, null()), else_=total)
+
+
 def _cost(values: Sequence[Any]) -> Cost:
     by_name = dict(zip(COST_COLUMNS, values, strict=True))
+    joules = by_name.pop("joules")
     typed: dict[str, Any] = {n: float(v) if n.endswith("_s") else int(v) for n, v in by_name.items()}
-    return Cost(**typed)
+    return Cost(**typed, joules=None if joules is None else float(joules))
 
 
 def _trial(row: Row[Any]) -> Trial:

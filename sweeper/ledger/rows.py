@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +58,7 @@ class Sweep:
     data_sha256: str
     numerics: Mapping[str, Any]
     created_at: datetime
+    estimate: Mapping[str, Any] | None = None  # what `run` said beforehand
 
     @property
     def uid(self) -> str:
@@ -160,8 +162,52 @@ class Settlement:
 
 
 @dataclass(frozen=True)
+class RungScore:
+    """What a claimed trial had reached at an epoch at which trials are judged."""
+
+    claimed: Claimed
+    epoch: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A trial as those of its study that are judged need to know it.
+
+    Attributes:
+        scores: by epoch; of the latest attempt, and of those before it where it has not come so far yet.
+    """
+
+    study_id: int
+    number: int
+    state: TrialState
+    scores: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What the slots of an engine did: steps of those with a fit, of all, and the device's energy for all of them."""
+
+    busy_steps: int = 0
+    slot_steps: int = 0
+    joules: float | None = None
+
+    def __add__(self, other: Meter) -> Meter:
+        """Both together; their energy only where it was measured of all that was done."""
+        joules = [one.joules for one in (self, other) if one.slot_steps]
+        measured = [value for value in joules if value is not None and math.isfinite(value)]
+        total = sum(measured) if measured and len(measured) == len(joules) else None
+        return Meter(self.busy_steps + other.busy_steps, self.slot_steps + other.slot_steps, total)
+
+    @property
+    def occupancy(self) -> float | None:
+        """Busy slot-steps over all slot-steps; None where nothing was trained."""
+        return self.busy_steps / self.slot_steps if self.slot_steps else None
+
+
+@dataclass(frozen=True)
 class PastTrial:
-    """A trial as the sampler needs to know it."""
+    """A trial as the sampler needs to know it; `step` is the epoch at which a pruned one was judged last."""
 
     study_id: int
     number: int
@@ -170,6 +216,7 @@ class PastTrial:
     validation_loss: float | None
     running: tuple[int, ...]
     origin: str
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -204,10 +251,11 @@ class SpaceProgress:
     planned: int
     complete: int
     failed: int
+    pruned: int
     running: int
     best_validation_loss: float | None
 
     @property
     def finished(self) -> int:
         """Trials that need nothing more."""
-        return self.complete + self.failed
+        return self.complete + self.failed + self.pruned

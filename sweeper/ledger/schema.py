@@ -1,6 +1,7 @@
 """The ledger's tables. One row of `attempt` per start of a trial, so that nothing that was spent is forgotten.
 
     sweep 1-n study 1-n trial 1-n attempt 1-n fit          worker 1-n worker_time          outbox
+                        trial 1-n rung                     worker 1-n worker_meter
 
 Times are UTC. Leases alone use the server's clock, as seconds since 1970 (`clock`), so that no worker's clock matters.
 Numbers that are not finite are NULL.
@@ -104,6 +105,7 @@ class CostColumns:
     suggest_s: Mapped[float] = mapped_column(default=0.0)
     storage_s: Mapped[float] = mapped_column(default=0.0)
     checkpoint_s: Mapped[float] = mapped_column(default=0.0)
+    joules: Mapped[float | None]  # NULL: not measured
 
 
 COST_COLUMNS = tuple(CostColumns.__annotations__)
@@ -125,6 +127,7 @@ class SweepRow(Base):
     config: Mapped[dict[str, Any]]
     data_sha256: Mapped[str] = mapped_column(String(64))
     numerics: Mapped[dict[str, Any]]  # eager or compiled, versions: what decides the last bits
+    estimate: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # what `run` said beforehand
     created_at: Mapped[datetime]
 
 
@@ -175,6 +178,17 @@ class TrialRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class RungRow(Base):
+    """What a trial had reached at an epoch at which trials are judged; an attempt that starts anew enters it anew."""
+
+    __tablename__ = "rung"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    score: Mapped[float]  # mean over folds of the lowest validation loss so far
 
 
 class AttemptRow(CostColumns, Base):
@@ -238,6 +252,18 @@ class WorkerTimeRow(Base):
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     seconds: Mapped[float]
+
+
+class WorkerMeterRow(Base):
+    """What the slots of a worker's engine did for one sweep, to the last tick that it entered."""
+
+    __tablename__ = "worker_meter"
+
+    worker_id: Mapped[int] = mapped_column(ForeignKey("worker.id", ondelete="CASCADE"), primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"), primary_key=True)
+    busy_steps: Mapped[int] = mapped_column(BigInteger)  # steps of slots with a fit
+    slot_steps: Mapped[int] = mapped_column(BigInteger)  # steps of all slots that were computed
+    joules: Mapped[float | None]  # of the device in all of them; NULL: not measured
 
 
 class OutboxRow(Base):

@@ -86,6 +86,12 @@ def set_state(connection: Connection, sweep_id: int, state: str) -> None:
     connection.execute(update(SweepRow).where(SweepRow.id == sweep_id).values(state=state))
 
 
+def set_estimate(connection: Connection, sweep_id: int, estimate: Mapping[str, Any] | None) -> None:
+    """Enter what was said of a sweep before it began, for comparison with what came of it."""
+    entered = None if estimate is None else dict(estimate)
+    connection.execute(update(SweepRow).where(SweepRow.id == sweep_id).values(estimate=entered))
+
+
 def state_of(connection: Connection, sweep_id: int) -> str | None:
     """Whether a sweep is open or stopped; None where it was forgotten."""
     return connection.scalar(_STATE, {"sweep": sweep_id})

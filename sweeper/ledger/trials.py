@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
+from sweeper.ledger import rungs
 from sweeper.ledger.deliveries import post
 from sweeper.ledger.rows import Claimed, Means, NewTrial, PastTrial, SettledFit, Settlement
 from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, FitRow, StudyRow, TrialRow
@@ -146,6 +147,7 @@ def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
         TrialRow.validation_loss,
         TrialRow.running,
         TrialRow.origin,
+        rungs.last_epoch.label("step"),
     )
     query = query.where(TrialRow.study_id.in_(study_ids)).order_by(TrialRow.study_id, TrialRow.number)
     return [
@@ -157,6 +159,7 @@ def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
             row.validation_loss,
             tuple(row.running),
             row.origin,
+            row.step,
         )
         for row in connection.execute(query)
     ]
@@ -217,7 +220,7 @@ def _finished(one: Settlement) -> dict[str, Any]:
 
 
 def _closed(claimed: Claimed, state: str, ended_at: datetime, cost: Cost) -> dict[str, Any]:
-    costs = {name: getattr(cost, name) for name in _SETTLED_COSTS}
+    costs = {name: getattr(cost, name) for name in _SETTLED_COSTS} | {"joules": _measured(cost)}
     return {"closed": claimed.attempt_id, "state": state, "ended_at": ended_at, **costs}
 
 
@@ -233,7 +236,12 @@ def _fit(attempt_id: int, fit: SettledFit) -> dict[str, Any]:
         "curves": _curves(result.scores),
         **{name: finite(getattr(result, name)) for name in _LOSSES},
         **{name: getattr(result.cost, name) for name in COST_COLUMNS},
+        "joules": _measured(result.cost),
     }
+
+
+def _measured(cost: Cost) -> float | None:
+    return None if cost.joules is None else finite(cost.joules)
 
 
 def _curves(scores: Sequence[Score]) -> dict[str, list[float | None]]:

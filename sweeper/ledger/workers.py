@@ -11,18 +11,41 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
-from sweeper.ledger.schema import AttemptRow, LeaseRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock, upsert
+from sweeper.ledger.rows import Meter
+from sweeper.ledger.schema import (
+    AttemptRow,
+    LeaseRow,
+    StudyRow,
+    TrialRow,
+    WorkerMeterRow,
+    WorkerRow,
+    WorkerTimeRow,
+    clock,
+    upsert,
+)
 from sweeper.records import TrialState
 
 LEASE_S = 120.0
 LOST, RELEASED = "LOST", "RELEASED"
 SHARED_KINDS = ("train", "evaluate")  # what a worker's time and its attempts' costs both tell
+
+_COMPANY = (
+    select(TrialRow.id)
+    .join(StudyRow)
+    .where(
+        TrialRow.state == TrialState.RUNNING,
+        TrialRow.worker_id != bindparam("worker"),
+        StudyRow.sweep_id == bindparam("sweep"),
+    )
+    .limit(1)
+)
 
 
 def register(connection: Connection, device: str, details: Mapping[str, Any]) -> int:
@@ -55,6 +78,11 @@ def retire(connection: Connection, worker_id: int) -> None:
 def has_ended(connection: Connection, worker_id: int) -> bool:
     """Whether a worker has retired, or was buried as dead while it only slept."""
     return connection.scalar(select(WorkerRow.ended_at).where(WorkerRow.id == worker_id)) is not None
+
+
+def has_company(connection: Connection, sweep_id: int, worker_id: int) -> bool:
+    """Whether another worker trains a trial of a sweep."""
+    return connection.scalar(_COMPANY, {"sweep": sweep_id, "worker": worker_id}) is not None
 
 
 def take_studies(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
@@ -101,6 +129,13 @@ def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Ma
         for kind, value in seconds.items()
     ]
     connection.execute(entered, rows)
+
+
+def set_meter(connection: Connection, worker_id: int, sweep_id: int, meter: Meter) -> None:
+    """Enter what the slots of a worker's engine have done for a sweep so far."""
+    columns = tuple(Meter.__dataclass_fields__)
+    entered = upsert(connection.dialect.name, WorkerMeterRow, ("worker_id", "sweep_id"), columns)
+    connection.execute(entered, {"worker_id": worker_id, "sweep_id": sweep_id, **asdict(meter)})
 
 
 def take_lease(connection: Connection, name: str, owner: str, seconds: float) -> bool:
@@ -167,10 +202,12 @@ def _share_out(connection: Connection, worker_id: int) -> None:
     for attempt_id, sweep_id in connection.execute(query.join(StudyRow).where(AttemptRow.worker_id == worker_id, lost)):
         by_sweep[sweep_id].append(attempt_id)
     for sweep_id, attempts in by_sweep.items():
-        for kind in SHARED_KINDS:
-            share = _unsettled(connection, worker_id, sweep_id, kind) / len(attempts)
-            column = {f"{kind}_s": share}
-            connection.execute(update(AttemptRow).where(AttemptRow.id.in_(attempts)).values(**column))
+        shares: dict[str, float | None] = {
+            f"{kind}_s": _unsettled(connection, worker_id, sweep_id, kind) / len(attempts) for kind in SHARED_KINDS
+        }
+        joules = _unsettled_joules(connection, worker_id, sweep_id)
+        shares["joules"] = None if joules is None else joules / len(attempts)
+        connection.execute(update(AttemptRow).where(AttemptRow.id.in_(attempts)).values(**shares))
 
 
 def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str) -> float:
@@ -182,7 +219,24 @@ def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str)
             WorkerTimeRow.kind == kind,
         )
     )
-    ended = select(func.sum(getattr(AttemptRow, f"{kind}_s"))).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
+    return max(0.0, (spent or 0.0) - _settled(connection, worker_id, sweep_id, f"{kind}_s"))
+
+
+def _unsettled_joules(connection: Connection, worker_id: int, sweep_id: int) -> float | None:
+    """The same of the energy: the share of the slots with a fit, less what settled attempts account for."""
+    metered = select(WorkerMeterRow.busy_steps, WorkerMeterRow.slot_steps, WorkerMeterRow.joules).where(
+        WorkerMeterRow.worker_id == worker_id, WorkerMeterRow.sweep_id == sweep_id
+    )
+    row = connection.execute(metered).one_or_none()
+    if row is None or row.joules is None:
+        return None
+    spent = row.joules * row.busy_steps / row.slot_steps if row.slot_steps else 0.0
+    return max(0.0, spent - _settled(connection, worker_id, sweep_id, "joules"))
+
+
+def _settled(connection: Connection, worker_id: int, sweep_id: int, column: str) -> float:
+    """What a worker's attempts that ended, and were not lost, account for."""
+    ended = select(func.sum(getattr(AttemptRow, column))).join(TrialRow, TrialRow.id == AttemptRow.trial_id)
     settled = connection.scalar(
         ended.join(StudyRow).where(
             AttemptRow.worker_id == worker_id,
@@ -191,4 +245,4 @@ def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str)
             AttemptRow.state != LOST,
         )
     )
-    return max(0.0, (spent or 0.0) - (settled or 0.0))
+    return settled or 0.0

@@ -96,7 +96,7 @@ class Proposer:
         self._samplers = Samplers(spec, parameters, seed)
         self._remembers = spec.kind == "cmaes"  # its generations are kept beside the trials that it drew
         self._storage = InMemoryStorage()
-        self._study = _new_study(self._storage, self._samplers.random)
+        self._study = new_study(self._storage, self._samplers.random)
         self._running: dict[int, None] = {}  # an ordered set: trials are asked for in ascending order
         self._asked = 0
         self._drawn = 0
@@ -240,7 +240,8 @@ def _check_end(number: int, state: TrialState, value: float | None) -> None:
         )
 
 
-def _new_study(storage: InMemoryStorage, sampler: BaseSampler) -> Study:
+def new_study(storage: InMemoryStorage, sampler: BaseSampler) -> Study:
+    """An Optuna study in memory that is minimised and never prunes."""
     with _quiet():
         return optuna.create_study(
             study_name=_STUDY, storage=storage, sampler=sampler, pruner=NopPruner(), direction="minimize"

@@ -177,7 +177,7 @@ def test_tpe_runs_in_product_mode_and_shows_no_prices(run: Shell):
 def test_status_tells_how_far_and_what_it_cost(after: Shell):
     shown = printed(after("status", "small", "--json"))
     assert (shown["sweep"], shown["state"]) == ("small", "done")
-    assert shown["trials"] == {"finished": TRIALS, "planned": TRIALS, "failed": 0}
+    assert shown["trials"] == {"finished": TRIALS, "planned": TRIALS, "failed": 0, "pruned": 0}
     assert [(space["space"], space["complete"]) for space in shown["spaces"]] == [("shared", 10), ("both", 10)]
     assert shown["mlflow"] == {"delivered": 24, "waiting": 0, "parked": 0}
     with ledger_of(after.folder).read() as connection:
@@ -188,6 +188,8 @@ def test_status_tells_how_far_and_what_it_cost(after: Shell):
     words = after("status").out
     assert "small: done, 20/20 trials, MLflow has 24 runs" in words
     assert "both: 10/10 trials, best validation loss 0." in words
+    assert "occupancy: 100.0% of all slot-steps had a fit, drain included" in words  # 20 trials in 4 slots, all as long
+    assert re.search(r"energy: (not measured: |[0-9.]+ k?J )", words)
 
 
 def test_trials_shows_the_best_first_and_all_of_them_as_json(after: Shell):

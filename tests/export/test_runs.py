@@ -102,7 +102,16 @@ def test_costs_are_metrics_and_device_seconds_are_training_and_evaluation() -> N
     metrics = cost_metrics(COST)
     assert metrics["cost.device_s"] == 2.0
     assert metrics["cost.flops"] == 1e12
-    assert set(metrics) == {"cost.device_s"} | {f"cost.{name}" for name in Cost.__slots__}
+    assert set(metrics) == {"cost.device_s"} | {f"cost.{name}" for name in Cost.__slots__ if name != "joules"}
+
+
+@pytest.mark.parametrize("joules", [None, math.nan])
+def test_energy_is_a_metric_where_it_was_measured_and_never_zero_for_want_of_it(joules: float | None) -> None:
+    assert cost_metrics(replace(COST, joules=17.5))["cost.joules"] == 17.5
+    assert cost_metrics(replace(COST, joules=0.0))["cost.joules"] == 0.0
+    assert "cost.joules" not in cost_metrics(replace(COST, joules=joules))
+    trial = trial_run(STUDY, replace(report(fit(0.25, 1)), cost=replace(COST, joules=17.5)), Task.MULTICLASS)
+    assert trial.metrics["cost.joules"] == 17.5
 
 
 def test_tags_say_where_a_trial_belongs_and_who_did_it() -> None:
@@ -133,6 +142,21 @@ def test_tags_say_where_a_trial_belongs_and_who_did_it() -> None:
 def test_a_trials_state_becomes_mlflows_status_and_stays_a_tag(state: TrialState, status: str) -> None:
     run = trial_run(STUDY, report(fit(0.25, 1), state=state), Task.MULTICLASS)
     assert (run.status, run.tags["sweeper.state"]) == (status, state.value)
+
+
+def test_a_pruned_trial_says_why_and_nothing_about_the_test_rows() -> None:
+    early = replace(fit(0.25, 3), outcome=Outcome.STOPPED_EARLY)
+    pruned = replace(fit(0.5, 4), outcome=Outcome.PRUNED, test_loss=math.nan, test_metric=math.nan)
+    why = "pruned at epoch 4: 0.375 is not the best of 2 trials"
+    trial = replace(report(early, pruned, state=TrialState.PRUNED), error=why)
+    run = trial_run(STUDY, trial, Task.MULTICLASS)
+    assert not [key for key in run.metrics if "test" in key]
+    assert run.metrics["best.validation_loss"] == 0.375
+    assert (run.status, run.tags["sweeper.outcome"]) == (
+        "FINISHED",
+        f"{Outcome.STOPPED_EARLY.value}; {Outcome.PRUNED.value}",
+    )
+    assert run.tags["mlflow.note.content"].startswith(f"P{why[1:]}. Its lowest validation loss so far came at epoch ")
 
 
 def test_a_trial_that_failed_before_any_fit_ended_shows_its_setting_and_costs() -> None:

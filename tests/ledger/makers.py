@@ -88,8 +88,8 @@ def started(ledger: Ledger, sweep: Sweep, worker: int, count: int = 1) -> list[C
     return claimed(ledger, sweep, worker, count)
 
 
-def cost(train_s: float = 0.5, evaluate_s: float = 0.25) -> Cost:
-    return Cost(400, 40, 12_000, 2**53 + 1, train_s, evaluate_s, 0.0, 0.0, 0.0625)
+def cost(train_s: float = 0.5, evaluate_s: float = 0.25, joules: float | None = None) -> Cost:
+    return Cost(400, 40, 12_000, 2**53 + 1, train_s, evaluate_s, 0.0, 0.0, 0.0625, joules)
 
 
 def score(epoch: int) -> Score:

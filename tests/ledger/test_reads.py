@@ -14,6 +14,7 @@ from ledger.makers import (
     claimed,
     cost,
     failure,
+    fit_result,
     launched,
     new_trial,
     plan,
@@ -26,8 +27,8 @@ from ledger.makers import (
     study_ids,
 )
 from sweeper.ledger import reads, trials, workers
-from sweeper.ledger.rows import SpaceProgress, Sweep, Trial
-from sweeper.ledger.schema import AttemptRow
+from sweeper.ledger.rows import Meter, SettledFit, SpaceProgress, Sweep, Trial
+from sweeper.ledger.schema import AttemptRow, FitRow
 from sweeper.ledger.store import Ledger
 from sweeper.records import Cost, PricedTrial, TrialState
 
@@ -67,8 +68,8 @@ def worked(ledger: Ledger, sweep: Sweep, worker: int) -> Sweep:
 def test_progress_counts_every_state_and_shows_spaces_without_trials(ledger: Ledger, worked: Sweep) -> None:
     with ledger.read() as connection:
         assert reads.progress(connection, worked.id) == [
-            SpaceProgress("none", planned=16, complete=2, failed=1, running=1, best_validation_loss=0.125),
-            SpaceProgress("shared", planned=16, complete=0, failed=0, running=0, best_validation_loss=None),
+            SpaceProgress("none", planned=16, complete=2, failed=1, pruned=0, running=1, best_validation_loss=0.125),
+            SpaceProgress("shared", planned=16, complete=0, failed=0, pruned=0, running=0, best_validation_loss=None),
         ]
 
 
@@ -81,10 +82,11 @@ def test_spaces_come_in_the_order_in_which_they_were_launched(ledger: Ledger) ->
 
 def test_failed_and_pruned_trials_are_finished(ledger: Ledger, sweep: Sweep, worker: int) -> None:
     pruned, failed, _ = started(ledger, sweep, worker, 3)
-    settled(ledger, sweep, worker, failure(pruned, state=TrialState.PRUNED), failure(failed))
+    settled(ledger, sweep, worker, settlement(pruned, state=TrialState.PRUNED), failure(failed))
     with ledger.read() as connection:
         none, _ = reads.progress(connection, sweep.id)
-    assert (none.failed, none.running, none.finished) == (2, 1, 2)
+    assert (none.failed, none.pruned, none.running, none.finished) == (1, 1, 1, 2)
+    assert none.best_validation_loss is None  # what a pruned trial had reached is nobody's best
 
 
 # trials ---------------------------------------------------------------------------------------------------------------
@@ -125,10 +127,10 @@ def test_the_price_sees_finished_trials_with_infinite_losses_where_they_failed(l
         assert reads.priced(connection, worked.id) == {
             "none": {
                 0: [
-                    PricedTrial(0, 0.25, 0.35, True, 3.625, 2 * flops),
-                    PricedTrial(1, math.inf, math.inf, True, 4.0, flops),
+                    PricedTrial(0, 0.25, 0.35, True, 3.625, 2 * flops, suggest_s=0.125),
+                    PricedTrial(1, math.inf, math.inf, True, 4.0, flops, suggest_s=1.125),
                 ],
-                1: [PricedTrial(0, 0.125, 0.225, False, 12.0, flops)],
+                1: [PricedTrial(0, 0.125, 0.225, False, 12.0, flops, suggest_s=0.125)],
             }
         }
 
@@ -180,6 +182,78 @@ def test_a_superseded_attempt_is_still_paid_for(ledger: Ledger, sweep: Sweep, wo
     settled(ledger, sweep, other, settlement(now, cost=cost(4.0, 0.5)))
     (trial,) = all_trials(ledger, sweep)
     assert (trial.attempts, trial.cost.train_s, trial.cost.evaluate_s) == (2, 6.0, 1.5)
+
+
+def test_energy_is_told_where_every_attempt_that_used_a_device_was_measured(
+    ledger: Ledger, sweep: Sweep, worker: int
+) -> None:
+    one, other, unmeasured, _ = started(ledger, sweep, worker, 4)  # the last one goes on: it has used nothing yet
+    with ledger.write() as connection:
+        trials.release(connection, worker, {one: cost(joules=2.0)})
+    (again,) = claimed(ledger, sweep, worker)
+    fit = SettledFit(0, 1, fit_result(cost=cost(joules=0.25)))
+    settled(ledger, sweep, worker, settlement(again, cost=cost(joules=0.5), fits=(fit,)))
+    settled(ledger, sweep, worker, settlement(other, cost=Cost()))  # has not used the device
+    assert joules(ledger, sweep) == ([2.5, None, None, None], 2.5)
+    assert [row.joules for row in rows(ledger, FitRow)] == [0.25, None]
+    settled(ledger, sweep, worker, settlement(unmeasured))
+    assert joules(ledger, sweep) == ([2.5, None, None, None], None)
+    with ledger.read() as connection:
+        assert connection.scalars(text("SELECT joules FROM trial_costs ORDER BY number")).all() == [2.5, *[None] * 3]
+        assert connection.scalars(text("SELECT joules FROM space_costs")).all() == [None]
+
+
+def test_the_energy_of_a_space_is_the_sum_over_its_trials(ledger: Ledger, sweep: Sweep, worker: int) -> None:
+    taken = started(ledger, sweep, worker, 3)
+    settled(ledger, sweep, worker, *(settlement(one, cost=cost(joules=2.0**one.number)) for one in taken))
+    with ledger.read() as connection:
+        assert connection.scalars(text("SELECT joules FROM space_costs")).all() == [7.0]
+    assert joules(ledger, sweep) == ([1.0, 2.0, 4.0], 7.0)
+    with ledger.read() as connection:
+        assert [trial.joules for trial in reads.priced(connection, sweep.id)["none"][0]] == [1.0, 2.0, 4.0]
+
+
+def test_energy_that_could_not_be_read_is_not_measured(ledger: Ledger, sweep: Sweep, worker: int) -> None:
+    (one,) = started(ledger, sweep, worker)
+    settled(ledger, sweep, worker, settlement(one, cost=cost(joules=math.nan)))
+    assert joules(ledger, sweep) == ([None], None)
+
+
+def joules(ledger: Ledger, sweep: Sweep) -> tuple[list[float | None], float | None]:
+    with ledger.read() as connection:
+        total = reads.total_cost(connection, sweep.id).joules
+    return [trial.cost.joules for trial in all_trials(ledger, sweep)], total
+
+
+def test_occupancy_is_over_all_workers_of_one_sweep(ledger: Ledger, sweep: Sweep) -> None:
+    first, second, other = registered(ledger), registered(ledger), launched(ledger, plan(name="lecture"))
+    with ledger.write() as connection:
+        assert reads.occupancy(connection, sweep.id) is None
+        workers.set_meter(connection, first, sweep.id, Meter(1, 2**40, 5.0))
+        workers.set_meter(connection, first, sweep.id, Meter(30, 40, 6.0))  # totals replace each other
+        workers.set_meter(connection, second, sweep.id, Meter(10, 60, 1.5))
+        workers.set_meter(connection, second, other.id, Meter(2**62, 2**62, None))
+        assert reads.occupancy(connection, sweep.id) == 0.4
+        assert reads.meter(connection, sweep.id) == Meter(40, 100, 7.5)
+        assert reads.meter(connection, other.id) == Meter(2**62, 2**62, None)
+
+
+@pytest.mark.parametrize("unmeasured", [None, math.nan])
+def test_meters_add_up_and_what_was_not_measured_stays_so(unmeasured: float | None) -> None:
+    one, two, neither = Meter(3, 4, 1.5), Meter(2, 4, 0.25), Meter(1, 4, unmeasured)
+    assert Meter() + one + two == Meter(5, 8, 1.75)
+    assert Meter() + neither + one == Meter() + one + neither == Meter(4, 8, None)
+    assert Meter() + Meter() == Meter()
+
+
+def test_the_energy_of_workers_is_told_where_each_that_worked_measured_it(ledger: Ledger, sweep: Sweep) -> None:
+    first, second = registered(ledger), registered(ledger)
+    with ledger.write() as connection:
+        workers.set_meter(connection, first, sweep.id, Meter(30, 40, 6.0))
+        workers.set_meter(connection, second, sweep.id, Meter())  # it came to late to work
+        assert reads.meter(connection, sweep.id).joules == 6.0
+        workers.set_meter(connection, second, sweep.id, Meter(1, 1))
+        assert reads.meter(connection, sweep.id).joules is None
 
 
 def test_worker_times_are_summed_over_workers_of_one_sweep(ledger: Ledger, sweep: Sweep) -> None:
@@ -245,6 +319,7 @@ def test_trial_costs_tells_in_sql_what_reads_tell(ledger: Ledger, worked: Sweep)
             "device_s",
             "suggest_s",
             "storage_s",
+            "joules",
         ):
             assert row[name] == getattr(trial.cost, name), name
 
@@ -260,9 +335,20 @@ def test_space_costs_tells_in_sql_what_reads_tell(ledger: Ledger, worked: Sweep)
         4,
         5,
     )  # trials that were started
-    assert (row["complete"], row["best_validation_loss"]) == (none.complete, none.best_validation_loss)
-    for name in ("epochs", "flops", "device_s", "suggest_s", "storage_s"):
+    assert (row["complete"], row["pruned"]) == (none.complete, none.pruned)
+    assert row["best_validation_loss"] == none.best_validation_loss
+    for name in ("epochs", "flops", "device_s", "suggest_s", "storage_s", "joules"):
         assert row[name] == getattr(total, name), name
+
+
+def test_what_a_pruned_trial_had_reached_is_no_space_s_best_in_sql_either(
+    ledger: Ledger, sweep: Sweep, worker: int
+) -> None:
+    pruned, complete = started(ledger, sweep, worker, 2)
+    settled(ledger, sweep, worker, settlement(pruned, 0.1, state=TrialState.PRUNED), settlement(complete, 0.9))
+    with ledger.read() as connection:
+        query = text("SELECT trials, complete, pruned, best_validation_loss FROM space_costs")
+        assert connection.execute(query).all() == [(2, 1, 1, 0.9)]
 
 
 def test_the_views_are_open_to_plain_sqlite3_while_a_worker_writes(

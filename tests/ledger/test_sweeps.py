@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import func, select
 
 from ledger.makers import (
     SPACES,
@@ -183,3 +184,14 @@ def test_stopping_one_sweep_leaves_the_others_open(ledger: Ledger) -> None:
         sweeps.set_state(connection, stopped.id, sweeps.STOPPED)
         assert sweeps.state_of(connection, stopped.id) == sweeps.STOPPED
         assert sweeps.state_of(connection, open_.id) == sweeps.OPEN
+
+
+def test_an_estimate_is_kept_until_another_one_is_made(ledger: Ledger) -> None:
+    sweep = launched(ledger)
+    assert sweep.estimate is None
+    for estimate in ({"seconds": [1.5, 7.25], "joules": None}, {"seconds": [2.0, 3.0]}, None):
+        with ledger.write() as connection:
+            sweeps.set_estimate(connection, sweep.id, estimate)
+        with ledger.read() as connection:
+            assert sweeps.find(connection, "digits").estimate == estimate
+            assert connection.scalar(select(func.count()).where(SweepRow.estimate.is_(None))) == (estimate is None)

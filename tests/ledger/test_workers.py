@@ -32,7 +32,7 @@ from ledger.makers import (
 )
 from sweeper.ledger import reads, trials, workers
 from sweeper.ledger.heartbeat import Heartbeat
-from sweeper.ledger.rows import Sweep
+from sweeper.ledger.rows import Meter, Sweep
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock
 from sweeper.ledger.store import Ledger
 
@@ -369,6 +369,33 @@ def test_a_released_trial_leaves_the_rest_to_the_lost_ones(ledger: Ledger, sweep
         ("RELEASED", 1.0, 0.5),
         ("LOST", 3.0, 0.25),
     ]
+
+
+def test_lost_attempts_share_the_energy_that_busy_slots_took_and_nobody_settled(
+    ledger: Ledger, sweep: Sweep, worker: int
+) -> None:
+    done, *open_ = started(ledger, sweep, worker, 3)
+    settled(ledger, sweep, worker, settlement(done, cost=cost(joules=10.0)))
+    set_times(ledger, worker, sweep, train=8.0)
+    with ledger.write() as connection:
+        workers.set_meter(connection, worker, sweep.id, Meter(busy_steps=300, slot_steps=400, joules=40.0))
+    lost(ledger, worker)
+    assert [rows(ledger, AttemptRow, id=one.attempt_id)[0].joules for one in open_] == [10.0, 10.0]
+    with ledger.read() as connection:
+        assert reads.total_cost(connection, sweep.id).joules == 30.0
+
+
+@pytest.mark.parametrize("meter", [None, Meter(300, 400, None)], ids=["no meter", "energy not measured"])
+def test_lost_attempts_of_a_worker_without_a_counter_have_no_energy(
+    ledger: Ledger, sweep: Sweep, worker: int, meter: Meter | None
+) -> None:
+    started(ledger, sweep, worker, 2)
+    set_times(ledger, worker, sweep, train=8.0)
+    with ledger.write() as connection:
+        if meter is not None:
+            workers.set_meter(connection, worker, sweep.id, meter)
+    lost(ledger, worker)
+    assert [(row.train_s, row.joules) for row in rows(ledger, AttemptRow)] == [(4.0, None)] * 2
 
 
 def test_a_workers_times_are_totals_that_replace_each_other(ledger: Ledger, sweep: Sweep, worker: int) -> None:

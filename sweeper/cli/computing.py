@@ -1,0 +1,127 @@
+"""How a command computes: the options that say so, the calibration, and the words for what it chose and expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from sweeper.calibration import Estimate, Setup, Span, Wish, estimate, rehearsed_pace, set_up
+from sweeper.cli.console import duration, energy, errors
+from sweeper.ledger import reads, sweeps
+from sweeper.ledger.rows import Sweep
+from sweeper.ledger.store import Ledger
+from sweeper.workload import Workload
+
+
+class Compile(StrEnum):
+    """Whether the training step is compiled."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+]
+SlotsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--slots",
+        min=1,
+        help="Fits that each process trains at once; default: what the sweep can use, up to 64 (256 on a GPU), and "
+        "the memory holds.",
+    ),
+]
+CompileOption = Annotated[Compile, typer.Option("--compile", help="Compile the training step; auto where it pays.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of each process; default: as many as make it faster."),
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        "-n",
+        min=1,
+        help="Processes that train side by side on this machine; default: one, or one per core (but MLflow's) where "
+        "the work is long enough.",
+    ),
+]
+MlflowOption = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Deliver to MLflow while training.")]
+
+
+def wish_of(
+    device: str,
+    slots: int | None,
+    threads: int | None,
+    processes: int | None,
+    compiling: Compile,
+    *,
+    mlflow: bool,
+) -> Wish:
+    """What the options ask for; delivering to MLflow keeps a core busy."""
+    wanted = {Compile.AUTO: None, Compile.ON: True, Compile.OFF: False}[compiling]
+    return Wish(device, slots, threads, processes, wanted, spared=1 if mlflow else 0)
+
+
+def calibrated(workload: Workload, wish: Wish, pinned: Mapping[str, Any] | None) -> Setup:
+    """Choose how to compute a workload, and say so.
+
+    Args:
+        workload: what to train.
+        wish: what the options ask for.
+        pinned: the numerics that the sweep was launched with; None for one that was not.
+    """
+    with busy("measuring this machine, and compiling the training step where it pays"):
+        setup = set_up(workload, wish, pinned)
+    for note in setup.notes:
+        errors.print(f"note: {note}")
+    errors.print(f"{setup.words} (on {setup.device.name})")
+    return setup
+
+
+def foretell(ledger: Ledger, sweep: Sweep, setup: Setup) -> None:
+    """Show what the trials that are left will take, and keep what all of them would for `status`."""
+    with ledger.read() as connection:
+        spaces = reads.progress(connection, sweep.id)
+    planned, done = sum(space.planned for space in spaces), sum(space.finished for space in spaces)
+    pace = rehearsed_pace(setup)
+    if planned > done:
+        show_estimate(estimate(setup, pace, planned - done), is_rest=done > 0, prunes=setup.workload.prunes)
+    if sweep.estimate is None or sweep.estimate["trials"] != planned:
+        with ledger.write() as connection:
+            sweeps.set_estimate(connection, sweep.id, estimate(setup, pace, planned).recorded(setup))
+
+
+def show_estimate(expected: Estimate, *, is_rest: bool, prunes: bool) -> None:
+    """The estimate in a line."""
+    which = f"the {expected.trials} trials that are left" if is_rest else f"all {expected.trials} trials"
+    words = f"estimate: {span_words(expected.seconds)} for {which}"
+    if expected.joules is not None:
+        words += f", {span_words(expected.joules, energy)}"
+    if expected.epochs[0] < expected.epochs[1]:
+        ends = "stopping and pruning allow" if prunes else "stopping allows"
+        words += f"; the least if every fit ends as early as early {ends}, the most if none does"
+    errors.print(words)
+
+
+def span_words(span: Span, words: Callable[[float], str] = duration) -> str:
+    """A least and a most; one value where they read the same."""
+    least, most = words(span[0]), words(span[1])
+    return least if least == most else f"{least} to {most}"
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that something is under way."""
+    if not errors.is_terminal:
+        errors.print(f"{what} ...")
+        yield
+        return
+    with errors.status(what):
+        yield

@@ -1,0 +1,130 @@
+"""The studies that a worker proposes for: each has a sampler in memory, rebuilt from the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sweeper.ledger.rows import NewTrial, Study
+from sweeper.ledger.rows import PastTrial as Past
+from sweeper.scheduler.cases import Case
+from sweeper.search import PastTrial, Proposer, is_history_free
+from sweeper.workload import Workload, enqueued
+
+
+@dataclass
+class _Desk:
+    """One study: its sampler, and how many trials it asked for and waits for."""
+
+    study: Study
+    proposer: Proposer
+    asked: int
+    in_flight: int
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.asked < self.study.trials or self.in_flight > 0
+
+
+class Desks:
+    """Asks and tells the samplers of some studies of one sweep.
+
+    Args:
+        workload: the sweep made concrete.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        # A pruner compares a trial with those before it, so that the order in which they come decides.
+        self._order_is_free = is_history_free(workload.sampler) and not workload.prunes
+        self._desks: dict[int, _Desk] = {}
+
+    def open(self, studies: Sequence[Study], history: Iterable[Past]) -> None:
+        """Rebuild the samplers of these studies, and of no others.
+
+        Args:
+            studies: what to propose for.
+            history: every trial of theirs, in order.
+        """
+        by_study = defaultdict(list)
+        for past in history:
+            by_study[past.study_id].append(past)
+        self._desks = {study.id: self._desk(study, by_study[study.id]) for study in studies}
+
+    def tell(self, over: Sequence[Case]) -> None:
+        """Tell each study's sampler how trials ended; whoever has the other studies learns it from the ledger."""
+        for case in over:
+            desk = self._desks.get(case.claimed.study_id)
+            if desk is not None:
+                value = case.means.validation_loss if case.means else None
+                desk.proposer.tell(case.claimed.number, case.state, value, case.epoch)
+                desk.in_flight -= 1
+
+    def ask(self, slots: int) -> list[NewTrial]:
+        """What each study may have under way beyond what it has.
+
+        Args:
+            slots: fits that must be under way or ready for the engine to be busy.
+        """
+        wanted = self._concurrency(slots)
+        return [
+            self._proposal(desk)
+            for desk in self._desks.values()
+            for _ in range(min(wanted - desk.in_flight, desk.study.trials - desk.asked))
+        ]
+
+    @property
+    def ask_more(self) -> bool:
+        """Whether there are trials still to be proposed."""
+        return any(desk.asked < desk.study.trials for desk in self._desks.values())
+
+    def perhaps_complete(self, over: Sequence[Case]) -> list[int]:
+        """Studies of ended trials for which there is nothing more to ask; only the ledger knows all their trials."""
+        touched = {case.claimed.study_id for case in over}
+        asking = {id_ for id_, desk in self._desks.items() if desk.asked < desk.study.trials}
+        return sorted(touched - asking)
+
+    def _concurrency(self, slots: int) -> int:
+        """Trials of one study at once; where their order decides nothing, as many as keep the slots full."""
+        least = self._workload.sweep.search.concurrency
+        unfinished = sum(desk.is_unfinished for desk in self._desks.values())
+        if not self._order_is_free or not unfinished:
+            return least
+        return max(least, math.ceil(slots / (unfinished * self._workload.folds_per_trial)))
+
+    def _proposal(self, desk: _Desk) -> NewTrial:
+        space = self._workload.spaces[desk.study.space]
+        starts = self._workload.starts(desk.study.space)
+        proposal = desk.proposer.ask(enqueued(space, starts, desk.asked))
+        desk.asked += 1
+        desk.in_flight += 1
+        return NewTrial(
+            study_id=desk.study.id,
+            number=proposal.number,
+            origin="start" if proposal.enqueued else "sampled",
+            params=proposal.params,
+            setting=space.setting(proposal.params),
+            told=proposal.told,
+            running=proposal.running,
+            suggest_s=proposal.seconds,
+        )
+
+    def _desk(self, study: Study, history: Sequence[Past]) -> _Desk:
+        proposer = self._workload.proposer(study.space, study.seed)
+        proposer.rehydrate([_as_told(past) for past in history])
+        unfinished = sum(not past.state.is_finished for past in history)
+        return _Desk(study, proposer, asked=len(history), in_flight=unfinished)
+
+
+def _as_told(past: Past) -> PastTrial:
+    return PastTrial(
+        number=past.number,
+        params=past.params,
+        state=past.state,
+        value=past.validation_loss,
+        step=past.step or 0,
+        running=past.running,
+        enqueued=past.origin == "start",
+    )

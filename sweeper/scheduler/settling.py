@@ -1,0 +1,48 @@
+"""What the ledger and MLflow are told of a trial that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from sweeper.export import TrialReport
+from sweeper.ledger.rows import Settlement, Study, Sweep
+from sweeper.letters import to_ms, trial_letter
+from sweeper.records import Task
+from sweeper.scheduler.cases import Case
+
+
+def settlement(case: Case, sweep: Sweep, study: Study, task: Task, identity: Mapping[str, str]) -> Settlement:
+    """Everything that one transaction keeps of a trial that ended now.
+
+    Args:
+        case: a trial that is over.
+        sweep: whose trial.
+        study: whose trial.
+        task: names the metric.
+        identity: worker and device by name.
+    """
+    ended_at = datetime.now(UTC)
+    letter = trial_letter(sweep, study, _report(case, identity, ended_at), task)
+    return Settlement(
+        case.claimed, case.state, case.means, case.error, ended_at, case.cost, case.settled_fits, (letter,)
+    )
+
+
+def _report(case: Case, identity: Mapping[str, str], ended_at: datetime) -> TrialReport:
+    claimed = case.claimed
+    suggested_s = claimed.suggest_s if claimed.attempt == 1 else 0.0
+    return TrialReport(
+        number=claimed.number,
+        state=case.state,
+        setting=claimed.setting,
+        parameters=claimed.params,
+        fits=case.outcomes,
+        cost=replace(case.cost, suggest_s=suggested_s),
+        start_ms=to_ms(claimed.started_at),
+        end_ms=to_ms(ended_at),
+        worker=identity["worker"],
+        device=identity["device"],
+        error=case.error or "",
+    )
