@@ -42,7 +42,7 @@ class EngineError(SweeperError):
     """The engine can't train this network on this device as planned."""
 
 
-class OutOfMemory(EngineError):
+class OutOfMemoryError(EngineError):
     """So many fits at once don't fit the device's memory; half of them may."""
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from sweeper.calibration import Setup
-from sweeper.errors import OutOfMemory
+from sweeper.errors import OutOfMemoryError
 from sweeper.ledger import sweeps, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.rows import Sweep
@@ -91,7 +91,7 @@ def work(
         on_note: told what a user should know.
 
     Raises:
-        OutOfMemory: there is no room for a single trial.
+        OutOfMemoryError: there is no room for a single trial.
     """
     while True:
         ended = _life(ledger, sweep, workload, setup, times, stop, on_turn)
@@ -121,7 +121,7 @@ def _life(
         try:
             scheduler.open()
             return _loop(scheduler, stop, on_turn)
-        except OutOfMemory as error:
+        except OutOfMemoryError as error:
             scheduler.give_up()
             return str(error)
         finally:

@@ -181,8 +181,14 @@ def launched_blueprint(sweep: LaunchedSweep) -> Blueprint:
 
 def launched_shapes(sweep: LaunchedSweep) -> dict[str, SpaceShape]:
     """How each space of a launched sweep searches, for the price; from the ledger alone."""
+    return {name: _shape(space) for name, space in launched_spaces(sweep).items()}
+
+
+def launched_spaces(sweep: LaunchedSweep) -> dict[str, Space]:
+    """The spaces of a launched sweep, from the ledger alone."""
     said = launched_file(sweep).sweep
-    return sweep_shapes(said, said.model.weight_layers or len(launched_blueprint(sweep).layers))
+    layers = said.model.weight_layers or len(launched_blueprint(sweep).layers)
+    return {name: space_of(said, name, layers) for name in said.spaces}
 
 
 def workload_of(file: SweepFile, access: Access | None = None, launched: LaunchedSweep | None = None) -> Workload:
@@ -224,13 +230,17 @@ def space_of(sweep: Sweep, name: str, layers: int) -> Space:
         lambda_=_way(section.lambda_),
         input_keep_prob=None if given == "searched" else given,
         ranges=Ranges(ranges.keep_prob, 1.0 if in_ranges == PS else in_ranges, ranges.lambda_),
+        placebo=section.placebo,
     )
 
 
 def sweep_shapes(sweep: Sweep, layers: int) -> dict[str, SpaceShape]:
     """How each space of a sweep over so many weight layers searches, for the price."""
-    spaces = {name: space_of(sweep, name, layers) for name in sweep.spaces}
-    return {name: SpaceShape(*space.kinds, space.dimensions, space.placebo) for name, space in spaces.items()}
+    return {name: _shape(space_of(sweep, name, layers)) for name in sweep.spaces}
+
+
+def _shape(space: Space) -> SpaceShape:
+    return SpaceShape(*space.kinds, space.dimensions, space.placebo)
 
 
 def sampler_spec(sweep: Sweep) -> SamplerSpec:

@@ -38,7 +38,7 @@ DOORWAYS = {
     "typer": ("sweeper.cli",),
     "rich": ("sweeper.cli",),
     "sklearn": ("sweeper.data",),
-    "pyarrow": ("sweeper.data",),
+    "pyarrow": ("sweeper.data", "sweeper.report"),
     "pydantic": ("sweeper.config",),
     "pydantic_core": ("sweeper.config",),
     "yaml": ("sweeper.config",),

@@ -18,7 +18,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SHORT = ("lecture", "diabetes", "digits_tpe")  # run with fewer trials; digits runs as it ships
+SHORT = (
+    "lecture",
+    "diabetes",
+    "digits_tpe",
+    "digits_conv",
+    "digits_head",
+)  # run with fewer trials; digits runs as it ships
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/"
 
 
@@ -39,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "studies", folder / "studies")
     for name in SHORT:
         study = folder / "studies" / f"{name}.yaml"
-        shortened = re.sub(r"replicates: 10", "replicates: 2", re.sub(r"trials: 32", "trials: 4", study.read_text()))
+        shortened = re.sub(r"replicates: \d+", "replicates: 2", re.sub(r"trials: \d+", "trials: 3", study.read_text()))
         study.write_text(shortened)
     return folder
 
@@ -101,5 +107,5 @@ def check_sql(folder: Path) -> None:
     store = sqlite3.connect(folder / "sweeper-data" / "ledger.db")
     rows = store.execute(query).fetchall()
     store.close()
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert all(trials == 320 and device_s > 0 for _, trials, device_s, *_ in rows)

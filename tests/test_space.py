@@ -276,3 +276,20 @@ def test_numbers_fixed_per_layer_are_no_parameters_and_reach_only_themselves() -
 def test_numbers_fixed_per_layer_must_fit_the_layers(values: tuple[float, ...], says: str) -> None:
     with pytest.raises(SettingError, match=says):
         Space("head", 3, keep_prob=Fixed(values))
+
+
+@given(spaces(), st.data())
+def test_layers_said_to_be_undropped_are_kept_whole_in_every_setting(space: Space, data: st.DataObject):
+    settings = [space.setting(data.draw(point(space))) for _ in range(4)]
+    whole = {layer for layer in range(space.layers) if all(one.keep_prob[layer] == 1.0 for one in settings)}
+    assert space.undropped <= whole
+    fixed = [] if space.layers == 1 or space.keep_prob != 1.0 else range(1, space.layers)
+    assert space.undropped.issuperset(fixed)
+
+
+def test_fixed_numbers_say_layer_by_layer_what_is_undropped():
+    space = Space("any", 3, keep_prob=Fixed((1.0, 0.5)), input_keep_prob=None, ranges=RANGES)
+    assert space.undropped == {0, 1}
+    searched = Ranges(input_keep_prob=(0.8, 1.0))
+    assert Space("any", 3, ranges=searched).undropped == {1, 2}
+    assert Space("any", 3, keep_prob="masked", input_keep_prob=0.9, ranges=searched).undropped == frozenset()

@@ -15,10 +15,11 @@ import pytest
 import torch
 from sqlalchemy import select, update
 
-from small import FOLDS, TPE, TRIALS, outcome, run_here, small_workload
+from small import FOLDS, TPE, TRIALS, Change, outcome, run_here, small_workload
 from sweeper import worker
+from sweeper.calibration import Wish, set_up
 from sweeper.engine import Engine
-from sweeper.errors import EngineError, LedgerError
+from sweeper.errors import LedgerError, OutOfMemoryError
 from sweeper.ledger import reads, sweeps, trials, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow
@@ -46,7 +47,7 @@ def column(ledger: Ledger, of: Any) -> list[Any]:
 def launched(workload: Workload, home: Path, slots: int = 4) -> tuple[Ledger, Callable[..., Ending]]:
     """A sweep nobody has worked on, and a worker for it."""
     ledger = Ledger(sqlite_url(home))
-    setup = set_up(workload, device="cpu", slots=slots, compiling=False, pinned=None)
+    setup = set_up(workload, Wish("cpu", slots=slots, threads=1, processes=1, compiling=False))
     with ledger.write() as connection:
         sweep = sweeps.launch(connection, workload.plan({}), fresh=False, differences=lambda old, new: [])
     return ledger, partial(work, ledger, sweep, workload, setup, Timesheet(), stop=StopRequest())
@@ -61,66 +62,6 @@ def once_at(turn: int, act: Callable[[], object]) -> Callable[[object], None]:
             act()
 
     return on_turn
-
-
-# how to compute -------------------------------------------------------------------------------------------------------
-
-
-def chosen(folder: Path, *changes: tuple[str, str], **how: Any) -> Setup:
-    given = {"device": "cpu", "slots": None, "compiling": False, "pinned": None}
-    return set_up(small_workload(folder, *changes), **given | how)
-
-
-@pytest.mark.parametrize(
-    ("changes", "slots", "expected"),
-    [
-        pytest.param((), None, 4, id="a slot per study"),
-        pytest.param((FOLDS,), None, 12, id="a slot per study and fold"),
-        pytest.param((("replicates: 2", "replicates: 40"),), None, 64, id="64 at most"),
-        pytest.param((), 7, 7, id="as asked for"),
-        pytest.param((FOLDS,), 1, 3, id="room for a whole trial at least"),
-    ],
-)
-def test_slots_follow_from_what_the_sweep_can_use(
-    tmp_path: Path, changes: tuple[tuple[str, str], ...], slots: int | None, expected: int
-):
-    assert chosen(tmp_path, *changes, slots=slots).engine.slots == expected
-
-
-def test_a_short_sweep_is_not_worth_compiling(tmp_path: Path):
-    setup = chosen(tmp_path, compiling=None)
-    least, most = setup.estimate_s(small_workload(tmp_path))
-    assert not setup.numerics.compiled
-    assert 0 < least == most < worker.COMPILE_ABOVE_S
-    assert setup.tick_s > 0
-
-
-def test_the_estimate_grows_with_the_work_and_allows_for_early_ends(tmp_path: Path):
-    setup = chosen(tmp_path)
-    most = setup.estimate_s(small_workload(tmp_path))[1]
-    twice = small_workload(tmp_path, ("trials: 5", "trials: 10"), ("epochs: 4", "epochs: 4, patience: 1"))
-    assert setup.estimate_s(twice) == (pytest.approx(most / 2), pytest.approx(2 * most))
-
-
-@pytest.mark.parametrize("wish", [None, False, True])
-def test_a_resumed_sweep_computes_as_it_was_launched(tmp_path: Path, wish: bool | None):
-    pinned = {"compiled": False, "torch": torch.__version__, "device": "cpu"}
-    assert not chosen(tmp_path, compiling=wish, pinned=pinned).numerics.compiled
-
-
-def test_without_a_compiler_training_is_eager_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(worker, "can_compile", lambda device: False)
-    setup = chosen(tmp_path, compiling=True)
-    assert not setup.numerics.compiled
-    assert "Install g++" in setup.notes[0]
-    pinned = chosen(tmp_path, pinned={"compiled": True})
-    assert not pinned.numerics.compiled
-    assert "differ in their last bits" in pinned.notes[1]
-
-
-def test_a_device_that_is_not_there_is_an_error_for_the_user(tmp_path: Path):
-    with pytest.raises(EngineError, match="cuda:7"):
-        chosen(tmp_path, device="cuda:7")
 
 
 # being told to stop ---------------------------------------------------------------------------------------------------
@@ -226,6 +167,67 @@ def test_a_worker_that_fails_in_mid_turn_gives_its_trials_back(tmp_path: Path, m
     assert_left_in_order(ran.ledger)
     undisturbed = run_here(workload, tmp_path / "undisturbed")
     assert outcome(ran.ledger) == outcome(undisturbed.ledger)
+
+
+class Cramped:
+    """Memory for so many slots: an engine with more fails as it launches its n-th tick, after half of its work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int, tick: int) -> None:
+        self.slots, self.tick, self.ticks = slots, tick, 0
+        self.launch = Engine.launch
+        monkeypatch.setattr(Engine, "launch", lambda engine: self.launch_or_fail(engine))
+
+    def launch_or_fail(self, engine: Engine) -> None:
+        self.ticks += 1
+        if engine.slots > self.slots and self.ticks >= self.tick:
+            self.ticks = 0
+            with torch.no_grad():
+                next(iter(engine.arena.weights.values())).fill_(torch.nan)
+            raise OutOfMemoryError(f"{engine.slots} fits at once don't fit.")
+        self.launch(engine)
+
+
+@pytest.mark.parametrize("changes", [(), (TPE,), (FOLDS,)], ids=["random", "tpe", "folds"])
+@pytest.mark.parametrize("tick", [1, 7], ids=["in the first tick", "in a later one"])
+def test_a_worker_that_runs_out_of_memory_goes_on_with_half_its_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[Change, ...], tick: int
+):
+    workload, slots = small_workload(tmp_path, *changes), 12
+    undisturbed = run_here(workload, tmp_path / "undisturbed", slots=slots)
+    notes: list[str] = []
+    with monkeypatch.context() as patched:
+        Cramped(patched, slots=4, tick=tick)
+        ledger, work_here = launched(workload, tmp_path, slots)
+        assert work_here(on_note=notes.append) is Ending.DONE
+    assert notes == [f"{n} fits at once don't fit. Going on with {n // 2} fits at once." for n in (12, 6)]
+    assert_left_in_order(ledger)
+    assert outcome(ledger) == outcome(undisturbed.ledger)
+    states = column(ledger, AttemptRow.state)
+    assert states.count(TrialState.COMPLETE) == TRIALS
+    assert len(states) - TRIALS == states.count(workers.RELEASED) > 0
+    assert [details["slots"] for details in column(ledger, WorkerRow.details)] == [12, 6, 3]
+    with ledger.read() as connection:
+        cost, times = reads.total_cost(connection, 1), reads.worker_times(connection, 1)
+        meter = reads.meter(connection, 1)
+    assert cost.device_s == pytest.approx(times["train"] + times["evaluate"], rel=1e-3)
+    assert meter.busy_steps == cost.steps
+
+
+def test_a_worker_without_memory_for_one_trial_gives_it_back_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workload = small_workload(tmp_path, FOLDS)
+    with monkeypatch.context() as patched:
+        Cramped(patched, slots=0, tick=3)
+        ledger, work_here = launched(workload, tmp_path, 6)
+        with pytest.raises(
+            OutOfMemoryError, match=r"the 3 folds of a single trial don't fit .* 3 fits at once don't fit"
+        ):
+            work_here()
+    assert_left_in_order(ledger)
+    assert set(column(ledger, AttemptRow.state)) == {workers.RELEASED}
+    assert run_here(workload, tmp_path, slots=6).ending is Ending.DONE
+    assert outcome(ledger) == outcome(run_here(workload, tmp_path / "undisturbed", slots=6).ledger)
 
 
 def test_what_a_lost_attempt_cost_is_not_forgotten(tmp_path: Path):

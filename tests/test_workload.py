@@ -69,6 +69,19 @@ def test_every_space_has_a_study_in_every_replicate(tmp_path: Path):
     assert {study.trials for study in studies} == {5}
 
 
+def test_a_placebo_is_the_space_it_is_added_to_and_parameters_that_do_nothing(tmp_path: Path):
+    both = ("spaces:", "spaces:\n  placebo: {keep_prob: shared, placebo: 3}")
+    workload = small_workload(tmp_path, both)
+    shared, placebo = workload.spaces["shared"], workload.spaces["placebo"]
+    assert [one.name for one in placebo.parameters] == ["keep_prob", "placebo_1", "placebo_2", "placebo_3"]
+    shapes = workload.shapes()
+    assert shapes["placebo"].is_placebo_of(shapes["shared"])
+    drawn = [workload.proposer(space.name, 5) for space in (shared, placebo)]
+    for _ in range(4):
+        settings = [space.setting(one.ask().params) for space, one in zip((shared, placebo), drawn, strict=True)]
+        assert settings[0] == settings[1]
+
+
 def test_spaces_of_one_replicate_share_the_seed_of_their_suggestions(tmp_path: Path):
     seeds = {(study.space, study.replicate): study.seed for study in small_workload(tmp_path).studies()}
     assert seeds["shared", 0] == seeds["both", 0] != seeds["shared", 1] == seeds["both", 1]
@@ -246,8 +259,11 @@ def test_a_sweep_that_was_launched_before_a_key_existed_goes_on(tmp_path: Path):
     """Its recorded config knows neither the key nor the network; both count as what they are by default."""
     new = small_workload(tmp_path).plan({}).config
     train = {key: value for key, value in new["train"].items() if key != "precision"}
-    old = {key: value for key, value in new.items() if key != "network"} | {"train": train}
+    spaces = {name: {key: v for key, v in space.items() if key != "placebo"} for name, space in new["spaces"].items()}
+    old = {key: value for key, value in new.items() if key != "network"} | {"train": train, "spaces": spaces}
     assert differences(old, new) == []
+    added = small_workload(tmp_path, ("{keep_prob: shared}", "{keep_prob: shared, placebo: 1}")).plan({}).config
+    assert differences(old, added) == ["spaces.shared.placebo: 0 -> 1"]
     bf16 = small_workload(tmp_path, ("epochs: 4", "epochs: 4, precision: bfloat16")).plan({}).config
     assert differences(old, bf16) == ["train.precision: float32 -> bfloat16"]
 
@@ -291,3 +307,13 @@ def test_every_argument_that_a_sweep_file_takes_is_one_that_the_search_knows(kin
     (section,) = [model for model in (CmaEs, Gp, Grid, Qmc, Random, Tpe) if model.__name__.lower() == kind]
     given = section(kind=kind).model_dump(exclude={"kind"}, exclude_none=True)
     assert dict(SamplerSpec(kind, given).arguments) == given
+
+
+def test_only_layers_that_no_space_drops_need_no_masks(tmp_path: Path):
+    assert small_workload(tmp_path).undropped == {0}
+    none = ("  both: {keep_prob: per_layer, lambda: per_layer}", "  both: {lambda: per_layer}")
+    assert small_workload(tmp_path, none).undropped == {0}
+    nowhere = ("shared: {keep_prob: shared}", "shared: {}")
+    assert small_workload(tmp_path, nowhere, none).undropped == {0, 1, 2}
+    dropped_input = ("shared: {keep_prob: shared}", "shared: {keep_prob: shared, input_keep_prob: 0.9}")
+    assert small_workload(tmp_path, dropped_input).undropped == frozenset()

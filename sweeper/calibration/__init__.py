@@ -5,7 +5,7 @@ made at the launch and kept (`Numerics`).
 """
 
 from sweeper.calibration.choice import Wish, set_up
-from sweeper.calibration.estimate import Estimate, Pace, Span, estimate, pilot, rehearsed_pace
+from sweeper.calibration.outlook import Estimate, Pace, Span, estimate, pilot, rehearsed_pace
 from sweeper.calibration.setup import Numerics, Setup
 
 __all__ = [

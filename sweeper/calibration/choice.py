@@ -23,7 +23,7 @@ from sweeper.engine import (
     let_go_of_memory,
     use_threads,
 )
-from sweeper.errors import EngineError, OutOfMemory
+from sweeper.errors import EngineError, OutOfMemoryError
 from sweeper.machine import free_bytes
 from sweeper.workload import Workload
 
@@ -75,7 +75,7 @@ def set_up(workload: Workload, wish: Wish, pinned: Mapping[str, Any] | None = No
 
     Raises:
         EngineError: the device is not there, or can't train this.
-        OutOfMemory: its memory has no room for a single trial.
+        OutOfMemoryError: its memory has no room for a single trial.
     """
     began = time.perf_counter()
     keep_freed_memory()
@@ -216,7 +216,7 @@ class _Calibration:
         maker, slots = Maker(self.workload, self.device, processes), self._slots(processes)
         try:
             return *maker.fitting(slots, compiled), compiled
-        except OutOfMemory:
+        except OutOfMemoryError:
             raise
         except EngineError as error:
             if not compiled or self.wish.compiling:
@@ -243,9 +243,8 @@ class _Calibration:
     def _threads(self, eager: _Eager | None, processes: int) -> int:
         if self.wish.threads:
             return self.wish.threads
-        if eager is not None and self.on_cpu and processes == 1:
-            return eager.threads
-        return max(1, self.cores // processes)
+        room = max(1, self.cores // processes)
+        return min(room, eager.threads) if eager is not None and self.on_cpu else room
 
     # slots ----------------------------------------------------------------------------------------------------------
 
@@ -253,14 +252,14 @@ class _Calibration:
         """K: what was asked for, or what is of use; as far as the memory goes.
 
         Raises:
-            OutOfMemory: what was asked for, or a single trial, needs more than is free.
+            OutOfMemoryError: what was asked for, or a single trial, needs more than is free.
         """
         kind, folds = self.device.partition(":")[0], self.workload.folds_per_trial
         free = free_bytes() // processes if self.on_cpu else device_free_bytes(self.device)
         room = self.footprint.most_slots(free, min(EAGER_WIDTHS))
         least = max(self.wish.slots or folds, folds)
         if room < least:
-            raise OutOfMemory(
+            raise OutOfMemoryError(
                 f"{least} fits at once would take about {_gigabytes(self.footprint.total(least, min(EAGER_WIDTHS)))}, "
                 f"but only {_gigabytes(free)} are free for each process. "
                 + (f"Pass --slots {room} or fewer." if room >= folds else "Take a smaller batch_size or network.")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sweeper.engine import DeviceFacts, Engine, Footprint, device_peak_bytes, let_go_of_memory
-from sweeper.errors import OutOfMemory
+from sweeper.errors import OutOfMemoryError
 from sweeper.machine import peak_bytes
 from sweeper.workload import Workload
 
@@ -113,7 +113,7 @@ class Setup:
             reason: what it said.
 
         Raises:
-            OutOfMemory: there was no more than one trial in it.
+            OutOfMemoryError: there was no more than one trial in it.
         """
         maker = Maker(self.workload, str(self.engine.device), self.processes)
         slots = maker.halved(self.engine.slots, reason)
@@ -151,14 +151,14 @@ class Maker:
         """An engine with so many slots, or half of them, and so on, until it fits the memory; and its tick's seconds.
 
         Raises:
-            OutOfMemory: there is no room for one trial.
+            OutOfMemoryError: there is no room for one trial.
         """
         while True:
             engine = None
             try:
                 engine = self.engine(slots, compiled, width)
                 return engine, engine.rehearse(REHEARSAL_S)
-            except OutOfMemory as error:
+            except OutOfMemoryError as error:
                 reason = str(error)
             del engine
             slots = self.halved(slots, reason)
@@ -169,7 +169,7 @@ class Maker:
         if slots <= least:
             fits = f"the {least} folds of a single trial don't" if least > 1 else "not even a single fit"
             verb = "" if least > 1 else "s"
-            raise OutOfMemory(
+            raise OutOfMemoryError(
                 f"{fits} fit{verb} into the memory of {self.device}. {reason} Take a smaller batch_size or network, "
                 f"or another --device."
             )

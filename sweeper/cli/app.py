@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sweeper.cli import check, deliver, look, price, run, work
+from sweeper.cli import check, deliver, look, price, report, run, work
 
 app = typer.Typer(
     name="sweeper",
@@ -25,6 +25,7 @@ app.command("status", epilog="Example: sweeper status digits --json")(look.statu
 app.command("trials", epilog="Example: sweeper trials digits --space per_layer --limit 10")(look.trials)
 app.command("best", epilog="Example: sweeper best digits --space masked")(look.best)
 app.command("price", epilog="Example: sweeper price digits --plot curves.svg")(price.price)
+app.command("report", epilog="Example: sweeper report digits --out digits.html --plots pictures")(report.report)
 app.command("dashboard", epilog="Example: sweeper dashboard --port 5000")(deliver.dashboard)
 app.command("schema", epilog="Example: sweeper schema > sweep.schema.json")(look.schema)
 

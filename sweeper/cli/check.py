@@ -84,7 +84,8 @@ def _sweep(checked: Checked) -> list[str]:
 
 def _machine(checked: Checked) -> list[str]:
     checked.setup = calibrated(checked.workload, checked.wish, None)
-    return [f"ready after {duration(checked.setup.took_s)}, compiling included"]
+    compiled = checked.setup.numerics.compiled
+    return [f"ready after {duration(checked.setup.took_s)}" + (", compiling included" if compiled else "")]
 
 
 def _pilot(checked: Checked) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli import results
+from sweeper.cli.computing import expectations
 from sweeper.cli.console import duration, energy, number, output, print_json, table
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
 from sweeper.config import json_schema
@@ -120,6 +121,7 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
         delivered, waiting, parked = deliveries.counts(connection, sweep.id)
         cost, times = reads.total_cost(connection, sweep.id), reads.worker_times(connection, sweep.id)
         meter, notes = reads.meter(connection, sweep.id), reads.energy_notes(connection, sweep.id)
+        elapsed_s = reads.elapsed_s(connection, sweep.id)
     done, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
     return {
         "sweep": sweep.name,
@@ -136,6 +138,13 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
             "joules_per_trial": cost.joules / done if cost.joules is not None and done else None,
             "joules_with_idle_slots": meter.joules,
             "notes": notes,
+        },
+        "estimate": sweep.estimate,
+        "actual": {
+            "seconds": elapsed_s,
+            "device_s": cost.device_s,
+            "joules": meter.joules,
+            "trials_per_s": done / elapsed_s if elapsed_s else None,
         },
         "mlflow": {"delivered": delivered, "waiting": waiting, "parked": parked},
     }
@@ -157,6 +166,8 @@ def _show_status(one: dict[str, Any]) -> None:
     if one["occupancy"] is not None:
         output.print(f"  occupancy: {one['occupancy']:.1%} of all slot-steps had a fit, drain included")
         output.print(f"  energy: {_energy(one['energy'])}", soft_wrap=True)
+    for line in expectations(one):
+        output.print(f"  {line}", soft_wrap=True)
     for space in one["spaces"]:
         best_loss = number(space["best_validation_loss"])
         done = space["complete"] + space["failed"] + space["pruned"]

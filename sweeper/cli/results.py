@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.text import Text
+
 from sweeper.blueprint import Blueprint
 from sweeper.cli.console import errors, number, output, table
 from sweeper.ledger import reads
@@ -65,7 +67,7 @@ class Summary:
         """The two tables."""
         show_best(self.best, self.workload.spaces, self.workload.blueprint)
         output.print()
-        show_prices(self.sweep, self.prices)
+        show_prices(self.prices)
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -86,8 +88,8 @@ def show_best(best: dict[str, Trial], spaces: Iterable[str], blueprint: Blueprin
     output.print(shown)
 
 
-def show_prices(sweep: Sweep, prices: PriceTable) -> None:
-    """What each larger space costs and buys against the smaller one."""
+def show_prices(prices: PriceTable) -> None:
+    """What each larger space costs and buys against the smaller one, in short; `price` shows all of it."""
     if prices.mode is Mode.PRODUCT:
         output.print(
             "prices are measured by random search without pruning (sampler: random); this sweep ran in product mode, "
@@ -104,13 +106,19 @@ def show_prices(sweep: Sweep, prices: PriceTable) -> None:
             name = f"{edge.edge.smaller} -> {edge.edge.larger}"
             buys = f"{difference_text(edge.buys)} at {edge.budget} trials"
             cost = f"{price_text(edge.headline)} x the trials of n0 = {edge.headline.n0}"
-            shown.add_row(name, str(edge.extra), buys, cost)
+            shown.add_row(*map(Text, (name, str(edge.extra), buys, cost)))  # no markup: "[no interval]" is text
         output.print(shown)
         output.print()
-        for edge in prices.prices:
-            output.print(sentence(edge), soft_wrap=True)
+    show_sentences(prices)
+
+
+def show_sentences(prices: PriceTable) -> None:
+    """What each edge's figures say, and why an edge has none."""
+    for edge in prices.prices:
+        output.print(sentence(edge), soft_wrap=True, markup=False)
     for missing in prices.unmeasured:
-        output.print(f"{missing.edge.smaller} -> {missing.edge.larger}: not measured: {missing.reason}")
+        told = f"{missing.edge.smaller} -> {missing.edge.larger}: not measured: {missing.reason}"
+        output.print(told, soft_wrap=True, markup=False)
 
 
 def prices_json(prices: PriceTable) -> list[dict[str, Any]]:

@@ -217,6 +217,7 @@ class Sweep(Section):
             dimensions(self.input_keep_prob(space), 1)
             + dimensions(section.keep_prob, layers - 1)
             + dimensions(section.lambda_, layers)
+            + Dimensions(section.placebo, 0)
         )
 
     def starts(self, space: str, layers: int) -> tuple[Setting, ...]:

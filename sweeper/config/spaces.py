@@ -17,6 +17,7 @@ from pydantic import Discriminator, Field, Strict, Tag, model_validator
 from sweeper.config.base import (
     FORM,
     Count,
+    CountOrZero,
     Dropped,
     Kept,
     KeptRange,
@@ -155,7 +156,8 @@ class Space(Section):
 
     `keep_prob` and `lambda` are each a number (fixed), `shared` (one value), `masked` (one value and a switch
     per layer), `per_layer` (a value per layer) or `{grouped: ...}` (a value per group of layers). With a head,
-    `keep_prob: ps` fixes each layer at 1 - ps, and is what a space has that leaves keep_prob out.
+    `keep_prob: ps` fixes each layer at 1 - ps, and is what a space has that leaves keep_prob out. `placebo` adds
+    hyperparameters that do nothing, as a control: random search must not pay for them.
     """
 
     keep_prob: KeptChoice = Field(
@@ -176,6 +178,7 @@ class Space(Section):
         alias="lambda",
         description="of the weight layers: a number, shared, masked, per_layer or {grouped: [[1, 2], [3]]}",
     )
+    placebo: CountOrZero = Field(0, description="hyperparameters to add that do nothing: what they cost is a control")
     start: tuple[Start, ...] = Field((), description="settings to try before the sampler's own, in this order")
 
     _translate = model_validator(mode="before")(_translate_dropped)

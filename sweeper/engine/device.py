@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from sweeper.engine.energy import energy_note
-from sweeper.errors import EngineError, OutOfMemory
+from sweeper.errors import EngineError, OutOfMemoryError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 28
@@ -63,14 +63,14 @@ def let_go_of_memory(device: str) -> None:
 
 @contextmanager
 def memory_errors(slots: int) -> Iterator[None]:
-    """Turn the failure to get memory, on any device, into an OutOfMemory that says what to do."""
+    """Turn the failure to get memory, on any device, into an OutOfMemoryError that says what to do."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator has no class of its own
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise OutOfMemory(
+        raise OutOfMemoryError(
             f"{slots} fits at once don't fit the device's memory: {reason} Pass a smaller --slots."
         ) from error
 

@@ -72,7 +72,7 @@ class Engine:
 
     Raises:
         EngineError: the network has no weight layer, the device is not there, or the code can't be compiled.
-        OutOfMemory: so many slots don't fit the device; any tick may raise it, and the engine is of no use after that.
+        OutOfMemoryError: so many slots don't fit the device; any tick may raise it, and the engine is then of no use.
     """
 
     def __init__(
@@ -100,10 +100,11 @@ class Engine:
         self.obstacle = stacking_obstacle(self.network, example_rows(folds), device=device, compiled=compiled)
         self.network.module.to(self.device)
         self.flops = row_flops(build(), self.folds.row_shape)
-        self.seats: list[Seat | None] = [None] * slots
+        self.slots = slots
         self._compiled = compiled and self.obstacle is None
         self.width = self._even_width(width or self._best_width())
         lanes = -(-slots // self.width) * self.width
+        self.seats: list[Seat | None] = [None] * lanes  # a lane more than slots may stand empty
         with memory_errors(slots):
             self.arena = Arena(self.network, lanes, self.optimizer.moments, self.device)
         self._groups: dict[tuple[int, int], Group] = {}
@@ -113,14 +114,9 @@ class Engine:
         self._launched: Launched | None = None
 
     @property
-    def slots(self) -> int:
-        """K."""
-        return len(self.seats)
-
-    @property
     def free(self) -> int:
         """Slots without a fit."""
-        return self.seats.count(None)
+        return self.slots - len(self._seated(None))
 
     @property
     def steps(self) -> int:
@@ -260,7 +256,8 @@ class Engine:
         if self.obstacle:
             return 1
         groups = -(-self.slots // min(width, self.slots))
-        return max(LEAST_LANES, -(-self.slots // groups))
+        even = -(-self.slots // groups)
+        return max(LEAST_LANES, even if even < 8 else even + -even % 4)  # so that evaluation can cut it into parts
 
     def _bind(self) -> None:
         """Make the tick's code, before the first fit comes in: a rehearsal of it must not train anybody."""
@@ -298,7 +295,7 @@ class Engine:
 
     def _formed(self) -> list[Group]:
         """Close ranks, and say who takes a turn. Code made for one width stays; eager code takes any."""
-        taken = [seat is not None for seat in self.seats] + [False] * (self.arena.lanes - self.slots)
+        taken = [seat is not None for seat in self.seats]
         is_fixed = self._compiled or self.overlaps or self.obstacle
         formation = in_groups(taken, self.width) if is_fixed else in_front(taken, self._least)
         for source, target in formation.moves:

@@ -49,9 +49,9 @@ class Footprint:
     def most_slots(self, free: int, width: int) -> int:
         """The most slots that fit into so many bytes, `width` of them at most training together."""
         together = (free - self.fixed) // (self.slot + self.lane)
-        if together <= width:
+        if together < width:
             return max(0, together)
-        return max(width, (free - self.fixed - width * self.lane) // self.slot)
+        return (free - self.fixed - width * self.lane) // self.slot
 
 
 def footprint(build: Callable[[], nn.Module], folds: Sequence[Fold], training: Training) -> Footprint:

@@ -110,4 +110,4 @@ def _convolution_backward(
     """Either gradient takes what the convolution took; PyTorch's own formula (2.13) overlooks groups."""
     *_, transposed, _, _, wanted = others
     places = math.prod((x if transposed else gradient)[2:])
-    return 2 * x[0] * places * math.prod(weight) * sum(wanted[:2])
+    return 2 * x[0] * places * math.prod(weight) * (int(wanted[0]) + int(wanted[1]))

@@ -87,7 +87,8 @@ def stacking_obstacle(
     Raises:
         NetworkError: slots can't train one at a time either.
     """
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # slot by slot is slow for an operation, but right
+    functorch: Any = torch._C._functorch
+    functorch._set_vmap_fallback_warning_enabled(False)  # an operation taken slot by slot is slow, but right
     try:
         some, more = (_trial(network, example, slots) for slots in (SOME, MORE))
     except Exception as error:  # whatever a module does that ran well without vmap
@@ -116,11 +117,11 @@ class _Trial:
     products: frozenset[Product]
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the products that reach a device's kernels, slots and gradients written out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[Product] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -77,7 +77,7 @@ def trials(connection: Connection, sweep_id: int) -> list[Trial]:
         TrialRow.started_at,
         TrialRow.ended_at,
     )
-    return [_trial(row) for row in connection.execute(_with_costs(columns, sweep_id))]
+    return [_trial(row) for row in connection.execute(with_costs(columns, sweep_id))]
 
 
 def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[PricedTrial]]]:
@@ -91,7 +91,7 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
         TrialRow.validation_loss,
         TrialRow.test_loss,
     )
-    query = _with_costs(columns, sweep_id).where(TrialRow.ended_at.is_not(None))
+    query = with_costs(columns, sweep_id).where(TrialRow.ended_at.is_not(None))
     found: dict[str, dict[int, list[PricedTrial]]] = defaultdict(lambda: defaultdict(list))
     for row in connection.execute(query):
         space, replicate, number, state, origin, validation, test = row[: len(columns)]
@@ -117,6 +117,19 @@ def worker_times(connection: Connection, sweep_id: int) -> dict[str, float]:
     """What the workers' time for a sweep went into, in seconds by kind."""
     query = select(WorkerTimeRow.kind, func.sum(WorkerTimeRow.seconds)).where(WorkerTimeRow.sweep_id == sweep_id)
     return {kind: float(seconds) for kind, seconds in connection.execute(query.group_by(WorkerTimeRow.kind))}
+
+
+def elapsed_s(connection: Connection, sweep_id: int) -> float:
+    """Seconds of the clock during which at least one worker was at work on a sweep, its start-up left out."""
+    held = func.sum(case((WorkerTimeRow.kind == "start", 0.0), else_=WorkerTimeRow.seconds))
+    query = select(WorkerRow.started_at, held).join(WorkerTimeRow, WorkerTimeRow.worker_id == WorkerRow.id)
+    rows = connection.execute(query.where(WorkerTimeRow.sweep_id == sweep_id).group_by(WorkerRow.id))
+    spans = sorted((begun.timestamp(), begun.timestamp() + float(seconds)) for begun, seconds in rows)
+    total, until = 0.0, 0.0
+    for begun, ended in spans:
+        total += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
+    return total
 
 
 def meter(connection: Connection, sweep_id: int) -> Meter:
@@ -160,7 +173,8 @@ def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:
     return {space: trial for space, (_, _, trial) in best.items()}
 
 
-def _with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
+def with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
+    """Choose columns of a sweep's trials, by study and number, and after them what all their attempts cost."""
     return (
         select(*columns, *_sums())
         .join(StudyRow, StudyRow.id == TrialRow.study_id)

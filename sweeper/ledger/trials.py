@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, case, insert, or_, select, update
 
 from sweeper.ledger import rungs
 from sweeper.ledger.deliveries import post
@@ -37,7 +37,9 @@ _WAITING = (
     )
     .join(StudyRow)
     .where(TrialRow.state == TrialState.WAITING, StudyRow.sweep_id == bindparam("sweep"))
-    .order_by(TrialRow.number, StudyRow.turn, StudyRow.id)
+    .order_by(
+        case((StudyRow.proposer_id == bindparam("worker"), 0), else_=1), TrialRow.number, StudyRow.turn, StudyRow.id
+    )
     .limit(bindparam("limit"))
     .with_for_update(of=TrialRow, skip_locked=True)  # SQLite has one writer at a time, and ignores it
 )
@@ -74,8 +76,11 @@ def propose(connection: Connection, trials: Sequence[NewTrial]) -> None:
 
 
 def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> list[Claimed]:
-    """Take up to `limit` WAITING trials of a sweep for a worker, lowest numbers first, spaces interleaved."""
-    found = connection.execute(_WAITING, {"sweep": sweep_id, "limit": limit}).all()
+    """Take up to `limit` WAITING trials of a sweep for a worker, lowest numbers first, spaces interleaved.
+
+    Those that it proposed itself come first: only of these does it learn without asking how they ended.
+    """
+    found = connection.execute(_WAITING, {"sweep": sweep_id, "worker": worker_id, "limit": limit}).all()
     now = datetime.now(UTC)
     attempts = _start(connection, found, worker_id, now)
     return [
@@ -137,8 +142,8 @@ def charge_storage(connection: Connection, seconds: Mapping[int, float]) -> None
         connection.execute(_CHARGE, [{"charged": key, "more_s": value} for key, value in seconds.items()])
 
 
-def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
-    """Every trial of some studies, in order of study and number, as a sampler needs them."""
+def past(connection: Connection, study_ids: Sequence[int], first: int = 0) -> list[PastTrial]:
+    """The trials of some studies from a number on, in order of study and number, as a sampler needs them."""
     query = select(
         TrialRow.study_id,
         TrialRow.number,
@@ -149,7 +154,8 @@ def past(connection: Connection, study_ids: Sequence[int]) -> list[PastTrial]:
         TrialRow.origin,
         rungs.last_epoch.label("step"),
     )
-    query = query.where(TrialRow.study_id.in_(study_ids)).order_by(TrialRow.study_id, TrialRow.number)
+    query = query.where(TrialRow.study_id.in_(study_ids), TrialRow.number >= first)
+    query = query.order_by(TrialRow.study_id, TrialRow.number)
     return [
         PastTrial(
             row.study_id,

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,27 @@ _COMPANY = (
         StudyRow.sweep_id == bindparam("sweep"),
     )
     .limit(1)
+)
+
+_COLLEAGUES = (
+    select(WorkerMeterRow.worker_id)
+    .join(WorkerRow)
+    .where(
+        WorkerMeterRow.sweep_id == bindparam("sweep"),
+        WorkerMeterRow.worker_id != bindparam("worker"),
+        WorkerRow.ended_at.is_(None),
+    )
+)
+_FINISHED = (
+    select(func.count())
+    .where(TrialRow.study_id == StudyRow.id, TrialRow.ended_at.is_not(None))
+    .correlate(StudyRow)
+    .scalar_subquery()
+)
+_UNFINISHED = (
+    select(StudyRow.id, StudyRow.proposer_id)
+    .where(StudyRow.sweep_id == bindparam("sweep"), StudyRow.trials > _FINISHED)
+    .order_by(StudyRow.turn, StudyRow.id)
 )
 
 
@@ -85,12 +106,38 @@ def has_company(connection: Connection, sweep_id: int, worker_id: int) -> bool:
     return connection.scalar(_COMPANY, {"sweep": sweep_id, "worker": worker_id}) is not None
 
 
-def take_studies(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
-    """Become the proposer of every study of a sweep that has none; returns the ids of all that this worker has."""
-    open_ = StudyRow.sweep_id == sweep_id
-    connection.execute(update(StudyRow).where(open_, StudyRow.proposer_id.is_(None)).values(proposer_id=worker_id))
-    mine = select(StudyRow.id).where(open_, StudyRow.proposer_id == worker_id)
-    return list(connection.scalars(mine.order_by(StudyRow.turn, StudyRow.id)))
+@dataclass(frozen=True)
+class Share:
+    """A worker's part in a sweep.
+
+    Attributes:
+        studies: ids of the unfinished ones that it proposes for.
+        colleagues: how many others work on the sweep.
+        crowd: how many workers live on what one of them proposes, at least 1.
+    """
+
+    studies: list[int]
+    colleagues: int
+    crowd: int
+
+
+def share_studies(connection: Connection, sweep_id: int, worker_id: int) -> Share:
+    """Propose for a fair share of a sweep's unfinished studies: take what is free, let go of what is too much."""
+    asked = {"sweep": sweep_id, "worker": worker_id}
+    colleagues = connection.scalars(_COLLEAGUES.where(WorkerRow.lease_until >= clock(connection)), asked).all()
+    unfinished = connection.execute(_UNFINISHED, asked).all()
+    each, left_over = divmod(len(unfinished), len(colleagues) + 1)
+    fair = each + (sum(other < worker_id for other in colleagues) < left_over)  # the oldest have one more
+    mine = [study.id for study in unfinished if study.proposer_id == worker_id]
+    if mine[fair:]:
+        connection.execute(update(StudyRow).where(StudyRow.id.in_(mine[fair:])).values(proposer_id=None))
+    free = [study.id for study in unfinished if study.proposer_id is None][: max(0, fair - len(mine))]
+    if free:
+        taking = update(StudyRow).where(StudyRow.id.in_(free), StudyRow.proposer_id.is_(None))
+        taken = set(connection.scalars(taking.values(proposer_id=worker_id).returning(StudyRow.id)))
+        mine += [id_ for id_ in free if id_ in taken]
+    crowd = -(-(len(colleagues) + 1) // max(1, len(unfinished)))
+    return Share(mine[:fair], len(colleagues), crowd)
 
 
 def bury_dead(connection: Connection) -> int:

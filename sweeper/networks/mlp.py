@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-Network = nn.Sequential
+Network = nn.Module
 """What the engine trains."""
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {

@@ -148,6 +148,7 @@ def survey(module: nn.Module, example: Example, *, beside_others: bool = True) -
         layers, norms = _weight_layers(twin, runs), _batch_norms(twin, runs)
         if beside_others:
             refusals.unknown_norms(twin)
+            refusals.ran(twin.eval(), tuple(each[:1] for each in inputs))
             refusals.restless(twin, inputs)
             refusals.entangled(twin, inputs, output)
         moving = _moving(twin, inputs, norms)

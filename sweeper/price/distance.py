@@ -117,7 +117,7 @@ def price_at(n0: int, pair: Pair, asked: Asked) -> PriceAt:
     """
     means = [side.curves.mean(axis=0)[None] for side in (pair.smaller, pair.larger)]
     small, large = (float(trials[0]) for trials in _needed(n0, pair.budgets, *means))
-    logs = _jackknife_logs(n0, pair)
+    logs = jackknife_logs(n0, pair)
     price, wide = (_estimate(n0, pair, small, large, logs, level) for level in (CONFIDENCE, asked.confidence))
     return PriceAt(
         n0=n0,
@@ -193,7 +193,7 @@ def _reach(small: float, large: float) -> Reach:
     return Reach.BEYOND if math.isinf(large) else Reach.MEASURED
 
 
-def _jackknife_logs(n0: int, pair: Pair) -> Doubles:
+def jackknife_logs(n0: int, pair: Pair) -> Doubles:
     """The log price without each of the replicates, `R`: +inf or -inf where that is censored; `0` entries if R < 2."""
     if len(pair.replicates) < 2:
         return np.empty(0)

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from sweeper.ledger.rows import NewTrial, Study
 from sweeper.ledger.rows import PastTrial as Past
 from sweeper.scheduler.cases import Case
-from sweeper.search import PastTrial, Proposer, is_history_free
+from sweeper.search import PastTrial, Proposer
 from sweeper.workload import Workload, enqueued
 
 
 @dataclass
 class _Desk:
-    """One study: its sampler, and how many trials it asked for and waits for."""
+    """One study: its sampler, how many trials it asked for, and the numbers of those that it waits for."""
 
     study: Study
     proposer: Proposer
     asked: int
-    in_flight: int
+    under_way: set[int]
 
     @property
     def is_unfinished(self) -> bool:
-        return self.asked < self.study.trials or self.in_flight > 0
+        return self.asked < self.study.trials or bool(self.under_way)
 
 
 class Desks:
@@ -38,7 +38,7 @@ class Desks:
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
         # A pruner compares a trial with those before it, so that the order in which they come decides.
-        self._order_is_free = is_history_free(workload.sampler) and not workload.prunes
+        self._order_is_free = workload.order_is_free
         self._desks: dict[int, _Desk] = {}
 
     def open(self, studies: Sequence[Study], history: Iterable[Past]) -> None:
@@ -48,10 +48,39 @@ class Desks:
             studies: what to propose for.
             history: every trial of theirs, in order.
         """
+        self._desks = {}
+        self.take_on(studies, history)
+
+    def take_on(self, studies: Sequence[Study], history: Iterable[Past]) -> None:
+        """Propose for these studies too; see `open`."""
         by_study = defaultdict(list)
         for past in history:
             by_study[past.study_id].append(past)
-        self._desks = {study.id: self._desk(study, by_study[study.id]) for study in studies}
+        self._desks |= {study.id: self._desk(study, by_study[study.id]) for study in studies}
+
+    def let_go(self, studies: Iterable[int]) -> None:
+        """Propose for these studies, by id, no more."""
+        for id_ in studies:
+            del self._desks[id_]
+
+    @property
+    def studies(self) -> set[int]:
+        """The ids of the studies that are proposed for."""
+        return set(self._desks)
+
+    def away(self, cases: Iterable[Case]) -> dict[int, set[int]]:
+        """Trials under way that are none of these: study -> numbers. Others may train them, or nobody yet."""
+        here = {(case.claimed.study_id, case.claimed.number) for case in cases}
+        away = {id_: {n for n in desk.under_way if (id_, n) not in here} for id_, desk in self._desks.items()}
+        return {id_: numbers for id_, numbers in away.items() if numbers}
+
+    def learn(self, ended: Iterable[Past]) -> None:
+        """Tell each study's sampler how trials ended that others trained; of the others of these, nothing."""
+        for past in ended:
+            desk = self._desks[past.study_id]
+            if past.state.is_finished and past.number in desk.under_way:
+                desk.proposer.tell(past.number, past.state, past.validation_loss, past.step or 0)
+                desk.under_way.remove(past.number)
 
     def tell(self, over: Sequence[Case]) -> None:
         """Tell each study's sampler how trials ended; whoever has the other studies learns it from the ledger."""
@@ -60,7 +89,7 @@ class Desks:
             if desk is not None:
                 value = case.means.validation_loss if case.means else None
                 desk.proposer.tell(case.claimed.number, case.state, value, case.epoch)
-                desk.in_flight -= 1
+                desk.under_way.discard(case.claimed.number)
 
     def ask(self, slots: int) -> list[NewTrial]:
         """What each study may have under way beyond what it has.
@@ -72,7 +101,7 @@ class Desks:
         return [
             self._proposal(desk)
             for desk in self._desks.values()
-            for _ in range(min(wanted - desk.in_flight, desk.study.trials - desk.asked))
+            for _ in range(min(wanted - len(desk.under_way), desk.study.trials - desk.asked))
         ]
 
     @property
@@ -99,7 +128,7 @@ class Desks:
         starts = self._workload.starts(desk.study.space)
         proposal = desk.proposer.ask(enqueued(space, starts, desk.asked))
         desk.asked += 1
-        desk.in_flight += 1
+        desk.under_way.add(proposal.number)
         return NewTrial(
             study_id=desk.study.id,
             number=proposal.number,
@@ -114,8 +143,8 @@ class Desks:
     def _desk(self, study: Study, history: Sequence[Past]) -> _Desk:
         proposer = self._workload.proposer(study.space, study.seed)
         proposer.rehydrate([_as_told(past) for past in history])
-        unfinished = sum(not past.state.is_finished for past in history)
-        return _Desk(study, proposer, asked=len(history), in_flight=unfinished)
+        under_way = {past.number for past in history if not past.state.is_finished}
+        return _Desk(study, proposer, asked=len(history), under_way=under_way)
 
 
 def _as_told(past: Past) -> PastTrial:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from sweeper.engine import Engine, Prepared, Tick
 from sweeper.errors import EngineError, LedgerError
 from sweeper.ledger import deliveries, reads, rungs, sweeps, trials, workers
-from sweeper.ledger.rows import Claimed, Meter, NewTrial, Settlement, Study, Sweep
+from sweeper.ledger.rows import Claimed, Meter, NewTrial, PastTrial, Settlement, Study, Sweep
 from sweeper.ledger.store import Connection, Ledger
 from sweeper.letters import closing_letters
 from sweeper.records import Cost, Fit
@@ -26,6 +26,7 @@ from sweeper.scheduler.cases import Case
 from sweeper.scheduler.desks import Desks
 from sweeper.scheduler.judge import Judge
 from sweeper.scheduler.settling import settlement
+from sweeper.scheduler.sharing import Part
 from sweeper.seeds import fit_seed
 from sweeper.timesheet import Timesheet
 from sweeper.workload import Workload
@@ -74,6 +75,7 @@ class Scheduler:
         self._ready: deque[_Ready] = deque()  # claimed, not in the engine yet
         self._over: list[Case] = []  # out of the engine, not settled yet
         self._storage: dict[int, float] = {}
+        self._part = Part(sweep.id, worker_id, self._desks)
         self._looked_at, self._nobody_waits, self._is_alone = 0.0, False, False
         self._tick_s = self._keep_s = 0.0
         self.state = sweep.state
@@ -97,9 +99,9 @@ class Scheduler:
             studies = sweeps.studies(connection, self.sweep.id)
             spaces, replicates = self.workload.spaces, len(self.workload.folds)
             self._refuse_if_extended(all(one.space in spaces and one.replicate < replicates for one in studies))
-            mine = workers.take_studies(connection, self.sweep.id, self._worker)
+            self._studies = {study.id: study for study in studies}
+            mine = self._part.take(connection)
             history = trials.past(connection, mine)
-        self._studies = {study.id: study for study in studies}
         self._judge.open(studies)
         with self._times.on("suggest"):
             self._desks.open([self._studies[id_] for id_ in mine], history)
@@ -245,9 +247,12 @@ class Scheduler:
         """Tell, ask, and commit the outcome together with what comes next; then draw its initial weights."""
         started = time.perf_counter()
         over, self._over = self._over, []
+        with self._times.on("storage"):
+            elsewhere = self._part.ended_elsewhere(self.ledger, self._cases.values())
         with self._times.on("suggest"):
+            self._desks.learn(elsewhere)
             self._desks.tell(over)
-            proposed = self._desks.ask(self.engine.slots * (2 if self.engine.overlaps else 1))
+            proposed = self._desks.ask(self.engine.slots * (2 if self.engine.overlaps else 1) * self._part.crowd)
         settlements = self._settlements(over)
         began = time.perf_counter()
         with self.ledger.write() as connection:
@@ -255,6 +260,7 @@ class Scheduler:
             trials.charge_storage(connection, self._storage)
             is_late = self._settle(connection, over, settlements)
             claimed = [] if is_late else self._fill(connection, proposed)
+            new, history = ([], []) if is_late else self._share_again(connection)
             self._enter_times(connection)
         took = time.perf_counter() - began
         self._times.add("storage", took)
@@ -268,9 +274,21 @@ class Scheduler:
                 f"lease of {workers.LEASE_S:.0f} s. Nothing is counted twice. Start it again: sweeper resume "
                 f"{self.sweep.name}"
             )
+        with self._times.on("suggest"):
+            self._desks.take_on([self._studies[id_] for id_ in new], history)
         with self._times.on("prepare"):
             self._prepare(claimed)
         self._keep_s = time.perf_counter() - started
+
+    def _share_again(self, connection: Connection) -> tuple[list[int], list[PastTrial]]:
+        """From time to time, share the studies anew; returns those that are new here, and their trials."""
+        if not self._part.is_due:
+            return [], []
+        mine = self._part.take(connection)
+        self._refuse_if_extended(self._studies.keys() >= set(mine))
+        self._desks.let_go(self._desks.studies.difference(mine))
+        new = [id_ for id_ in mine if id_ not in self._desks.studies]
+        return new, trials.past(connection, new) if new else []
 
     def _settlements(self, over: Sequence[Case]) -> list[Settlement]:
         task = self.workload.task

@@ -37,6 +37,7 @@ class Ours(Side):
             slots=slots,
             device=work.device,
             compiled=compiled,
+            undropped=[0],
         )
         self._ready: deque[Any] = deque()
         self._ended = 0

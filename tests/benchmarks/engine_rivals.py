@@ -115,8 +115,8 @@ class Eager(Sequential):
         keep_prob = iter(fit.setting.keep_prob)
         layers: list[nn.Module] = []
         for layer in self.initial(fit):
-            if isinstance(layer, nn.Linear):
-                layers.append(nn.Dropout(1 - next(keep_prob)))
+            keep = next(keep_prob) if isinstance(layer, nn.Linear) else 1.0
+            layers += [nn.Dropout(1 - keep)] if keep < 1 else []
             layers.append(layer)
         self.network = nn.Sequential(*layers).to(self.device)
         linears = [layer for layer in self.network if isinstance(layer, nn.Linear)]
@@ -230,9 +230,10 @@ class Compiled(Sequential):
         x = self.rows["x_train"][index]
         with self.autocast():
             for layer, (weight, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
-                keep = self.keep_prob[layer]
-                x = torch.where(torch.rand(x.shape, device=x.device) < keep, x / keep, 0.0)
-                x = linear(relu(x) if layer else x, weight, bias)
+                if layer:
+                    keep = self.keep_prob[layer]
+                    x = torch.where(torch.rand(x.shape, device=x.device) < keep, relu(x) / keep, 0.0)
+                x = linear(x, weight, bias)
             return cross_entropy(x, self.rows["y_train"][index])
 
     def _plain_loss(self, weights: list[Tensor], x: Tensor, y: Tensor) -> Tensor:

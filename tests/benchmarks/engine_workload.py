@@ -99,12 +99,14 @@ class Work:
         return Fold(a, p, b, q, c, r)
 
     def fits(self, seed: int) -> Iterator[Fit]:
-        """Fits without end: a keep_prob and a lambda per layer drawn at random, the same for every side."""
+        """Fits without end, the same for every side: a keep_prob per hidden layer (the input is kept, R4: no side draws
+        masks for it) and a lambda per layer, drawn at random.
+        """
         rng, layers, number = np.random.default_rng(seed), len(self.network.sizes) - 1, 0
         while True:
-            keep_prob = rng.uniform(*KEEP_PROB, layers)
+            keep_prob = rng.uniform(*KEEP_PROB, layers - 1)
             lambda_ = np.exp(rng.uniform(*np.log(LAMBDA), layers))
-            setting = Setting(tuple(keep_prob.tolist()), tuple(lambda_.tolist()))
+            setting = Setting((1.0, *keep_prob.tolist()), tuple(lambda_.tolist()))
             yield Fit(f"{seed}/{number}", setting, int(rng.integers(2**62)), 0)
             number += 1
 

@@ -27,8 +27,22 @@ from small import TPE, TRIALS, Change, outcome, write_sweep
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.store import Ledger, sqlite_url
 
-COMMANDS = ("run", "resume", "stop", "status", "trials", "best", "price", "dashboard", "schema", "mlflow sync")
-WITH_JSON = ("run", "resume", "status", "trials", "best", "price", "mlflow sync")
+COMMANDS = (
+    "run",
+    "resume",
+    "worker",
+    "stop",
+    "check",
+    "status",
+    "trials",
+    "best",
+    "price",
+    "report",
+    "dashboard",
+    "schema",
+    "mlflow sync",
+)
+WITH_JSON = ("run", "resume", "check", "status", "trials", "best", "price", "mlflow sync")
 RUN = ("run", "small.yaml", "--compile", "off", "--no-mlflow", "--threads", "1")
 ESCAPE = "\x1b"
 
@@ -122,7 +136,8 @@ def test_run_says_what_it_will_search_and_shows_what_came_of_it(finished: Path):
     out, err = (finished / "run.out").read_text(), (finished / "run.err").read_text()
     assert "2 spaces x 2 replicates x 5 trials = 20 trials" in err
     assert "both: 5 hyperparameters: keep_prob_1, keep_prob_2, lambda_1, lambda_2, lambda_3" in err
-    assert re.search(r"estimate: .* for all 20 trials, 4 fits at once on .*, eager", err)
+    assert re.search(r"^4 fits at once, eager, 1 thread: [0-9.]+ [mu]s a step of one fit$", err, re.MULTILINE)
+    assert re.search(r"^estimate: [0-9.]+ s for all 20 trials$", err, re.MULTILINE)
     assert "MLflow has all 24 runs" in err
     assert "best setting per space" in out
     assert re.search(r"^shared +0\.\d+ .*input 1\.0 \| 6 units 0\.\d+", out, re.MULTILINE)
@@ -230,7 +245,7 @@ def test_price_is_a_table_a_sentence_and_json(after: Shell):
     assert (edge["edge"], edge["extra"]) == (["shared", "both"], 4)
     words = after("price", "small").out
     assert edge["sentence"] in words
-    assert words in (after.folder / "run.out").read_text()  # `run` shows the same table
+    assert edge["sentence"] in (after.folder / "run.out").read_text()  # `run` ends with the short version
 
 
 @pytest.mark.parametrize("suffix", ["svg", "html"])

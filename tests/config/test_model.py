@@ -133,6 +133,8 @@ def test_grids_that_do_not_match_the_budget_are_warned_of():
         ("lambda: per_layer", 4, 0),
         ("lambda: {grouped: [[1, 2, 3, 4]]}", 1, 0),
         ("keep_prob: masked, lambda: per_layer", 5, 3),
+        ("keep_prob: shared, placebo: 3", 4, 0),
+        ("placebo: 2", 2, 0),
     ],
 )
 def test_a_space_has_as_many_hyperparameters_as_it_says(text, numbers, switches):

@@ -11,7 +11,7 @@ from engine.test_promise import WORKLOADS, same
 from engine.workloads import ADAM, SGD, build, fit, fold, run_all, run_alone
 from sweeper.engine import Engine, can_compile
 from sweeper.engine.device import memory_errors
-from sweeper.errors import EngineError, OutOfMemory
+from sweeper.errors import EngineError, OutOfMemoryError
 from sweeper.records import Fit, FitResult, Outcome, Setting, Task, Training
 
 FITS = [fit(number, 3) for number in range(7)]
@@ -56,6 +56,18 @@ def test_compiled_too() -> None:
     alone = engine_of(1, compiled=True)
     for one in FITS:
         assert same(together[one.key], run_alone(alone, one)), one.key
+
+
+def test_ranks_close_over_lanes_beyond_the_slots_too() -> None:
+    """7 slots in groups of 2 are 8 lanes; at some tick a fit moves into the eighth."""
+    for kept in range(7):
+        engine = engine_of(7, width=2)
+        engine.admit([fit(number, 3) for number in range(7)])
+        engine.evict([f"fit {number}" for number in range(7) if number not in (kept, 6)])
+        results: dict[str, FitResult] = {}
+        while engine.free < 7:
+            results |= {result.key: result for result in engine.train().results}
+        assert set(results) == {f"fit {kept}", "fit 6"}
 
 
 def test_ranks_close_when_nothing_waits() -> None:
@@ -154,12 +166,12 @@ def test_memory_that_is_not_there_is_an_error_that_says_what_to_do(monkeypatch: 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("sweeper.engine.group.Group.train", exhausted)
-    with pytest.raises(OutOfMemory, match=r"2 fits at once don't fit .* Pass a smaller --slots"):
+    with pytest.raises(OutOfMemoryError, match=r"2 fits at once don't fit .* Pass a smaller --slots"):
         engine.launch()
 
 
 def test_the_cpus_allocator_is_understood_too() -> None:
-    with pytest.raises(OutOfMemory), memory_errors(2):
+    with pytest.raises(OutOfMemoryError), memory_errors(2):
         torch.empty(1 << 60)
     with pytest.raises(RuntimeError, match="mistake"), memory_errors(2):
         raise RuntimeError("another mistake")

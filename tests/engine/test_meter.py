@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,3 +133,11 @@ def test_a_stopwatch_adds_up_a_phase_until_it_is_taken(monkeypatch: pytest.Monke
             pass
     assert watch.take("train") == 2.5
     assert watch.take("train") == 0.0
+
+
+def test_processes_that_share_a_device_share_what_its_meter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = SimpleNamespace(read=partial(next, iter([100.0, 700.0])))
+    monkeypatch.setattr("sweeper.engine.meter.find_meter", lambda device: meter)
+    watch = Stopwatch(torch.device("cpu"), sharers=3)
+    watch.take_joules()
+    assert watch.take_joules() == 200.0

@@ -43,7 +43,7 @@ from sweeper.ledger.store import Ledger
 ledger, sweep = Ledger(sys.argv[1]), int(sys.argv[2])
 with ledger.write() as connection:
     worker = workers.register(connection, "cpu", {})
-    workers.take_studies(connection, sweep, worker)
+    workers.share_studies(connection, sweep, worker)
     trials.claim(connection, sweep, worker, 2)
 print(worker, flush=True)
 time.sleep(600)
@@ -84,7 +84,7 @@ def lost(ledger: Ledger, worker: int) -> int:
 
 def taken(ledger: Ledger, sweep: Sweep, worker: int) -> list[int]:
     with ledger.write() as connection:
-        return workers.take_studies(connection, sweep.id, worker)
+        return workers.share_studies(connection, sweep.id, worker).studies
 
 
 def set_times(ledger: Ledger, worker: int, sweep: Sweep, **seconds: float) -> None:

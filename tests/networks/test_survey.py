@@ -239,6 +239,10 @@ REFUSED = {
         lambda: nn.Linear(9, 3),
         "fails on a batch of 6 x 8 in evaluation mode: RuntimeError: mat1 and mat2",
     ),
+    "one row alone": (
+        lambda: Module(lambda m, x: m.a(x.squeeze()), a=nn.Linear(8, 3)),
+        "of 1 rows the network makes a .3,., so that no row has an output of its own",
+    ),
     "late buffer": (
         lambda: linear_after(registered),
         r"scale came or went.*Register parameters and buffers in __init__",

@@ -38,12 +38,19 @@ def test_a_shipped_sweep_finds_and_divides_its_data(path):
             assert len(fold.x_train) == data.train
 
 
-def test_digits_measures_six_spaces():
+def test_digits_measures_six_spaces_and_a_placebo():
     sweep = shipped("digits").sweep
-    assert list(sweep.spaces) == ["none", "shared", "masked", "per_layer", "per_layer_l2", "both"]
-    assert [sweep.dimensions(name, 4).numbers for name in sweep.spaces] == [0, 1, 1, 3, 4, 7]
+    assert list(sweep.spaces) == ["none", "shared", "placebo", "masked", "per_layer", "per_layer_l2", "both"]
+    assert [sweep.dimensions(name, 4).numbers for name in sweep.spaces] == [0, 1, 4, 1, 3, 4, 7]
     assert sweep.mode == "measurement"
     assert (sweep.search.trials, sweep.search.replicates) == (32, 10)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_sweep_has_a_placebo_of_its_shared_space(path):
+    spaces = read_sweep(path).sweep.spaces
+    assert spaces["placebo"].placebo >= 2
+    assert spaces["placebo"].model_copy(update={"placebo": 0}) == spaces["shared"]
 
 
 def test_digits_tpe_is_in_product_mode():

@@ -1,0 +1,205 @@
+"""`sweeper price`: its tables and numbers, the placebo of a real sweep, and accounts that balance."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from sqlalchemy import delete, func, select
+from typer.testing import CliRunner, Result
+
+from small import Change, Ran, outcome, run_here, small_workload
+from sweeper.cli.app import app
+from sweeper.cli.costs import Accounts
+from sweeper.cli.pricing import WIDTH, Decisive, Priced, show_cells
+from sweeper.ledger import reads
+from sweeper.ledger.schema import AttemptRow
+from sweeper.price import CURRENCIES, Mode
+
+PLACEBO: Change = ("spaces:", "spaces:\n  placebo: {keep_prob: shared, placebo: 3}")
+SIZE: Change = ("trials: 5, replicates: 2", "trials: 16, replicates: 3")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A finished sweep of three spaces in the folder that its ledger lies in."""
+    folder = tmp_path_factory.mktemp("priced")
+    return run_here(small_workload(folder, PLACEBO, SIZE), folder / "home", slots=16)
+
+
+def price(ran: Ran, *argv: str) -> Result:
+    return CliRunner().invoke(app, ["price", "small", "--store", ran.ledger.url, *argv], catch_exceptions=False)
+
+
+def printed(ran: Ran, *argv: str) -> dict:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(price(ran, *argv, "--json").stdout, parse_constant=refuse)
+
+
+def test_a_placebo_finds_what_its_space_finds_bit_for_bit(ran: Ran):
+    found = outcome(ran.ledger)
+    pairs = [(found["shared", r, n], found["placebo", r, n]) for r in range(3) for n in range(16)]
+    for shared, placebo in pairs:
+        assert {f"placebo_{i}" for i in (1, 2, 3)} == placebo["params"].keys() - shared["params"].keys()
+        for name in ("keep_prob", "lambda_", "validation_loss", "test_loss", "best_epoch"):
+            assert shared[name] == placebo[name]
+
+
+def test_its_price_is_one_and_it_buys_nothing(ran: Ran):
+    edges = {tuple(edge["edge"]): edge for edge in printed(ran)["prices"]}
+    placebo = edges["shared", "placebo"]
+    assert (placebo["extra"], placebo["placebo"]) == (3, True)
+    assert placebo["buys"] == {"value": 0, "lower": 0, "upper": 0}
+    assert [at["trials"]["value"] for at in placebo["prices"]] == [1, 1, 1]
+    assert [at["n0"] for at in placebo["prices"]] == [1, 2, 4]  # B = 8
+
+
+def test_every_table_fits_a_hundred_columns_and_every_edge_has_its_sentence(ran: Ran):
+    shown = price(ran, "--importance").stdout
+    sentences = [edge["sentence"] for edge in printed(ran)["prices"]]
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert {"shared -> both", "shared -> placebo"} <= {line[:17].rstrip() for line in lines}
+    assert all(sentence in lines for sentence in sentences)
+    prose = ("On this workload", "joules: ", "device-seconds", "small, ")
+    assert max(len(line) for line in lines if not line.startswith(prose)) <= WIDTH
+    assert "measurement mode" in lines[0]
+    assert "R = 3 replicates: no claim is supported; at least 10 are needed." in lines
+    for column in ("p (Holm)", "break-even trials", "ERT ratio", "selection gap", "overtuning", "that matter"):
+        assert column in shown
+
+
+def test_the_json_says_all_that_the_tables_say(ran: Ran):
+    shown = printed(ran)
+    assert (shown["sweep"], shown["mode"], shown["supports_claim"]) == ("small", "measurement", False)
+    assert [space["space"] for space in shown["spaces"]] == ["placebo", "shared", "both"]
+    for edge in shown["prices"]:
+        assert {"buys", "adjusted_p", "break_even", "running_times", "verdict", "sentence", "prices"} <= edge.keys()
+        for at in edge["prices"]:
+            assert {"device_s", "flops", "suggest_s"} <= at["costs"].keys() <= CURRENCIES.keys()
+
+
+def test_money_is_device_time_at_its_price(ran: Ran):
+    shown = printed(ran, "--device-hour", "7.2")
+    for edge in shown["prices"]:
+        for costs in (at["costs"] for at in edge["prices"]):
+            assert costs["money"]["price"] == pytest.approx(costs["device_s"]["price"])
+            assert costs["money"]["larger"] == pytest.approx(costs["device_s"]["larger"] * 7.2 / 3600)
+    assert "money a trial" in price(ran, "--device-hour", "7.2").stdout
+    assert "money" not in price(ran).stdout
+
+
+def test_edges_are_those_that_were_asked_for(ran: Ran):
+    shown = printed(ran, "--edges", "placebo:both")
+    assert [edge["edge"] for edge in shown["prices"]] == [["placebo", "both"]]
+    assert shown["comparisons"] == 1
+    both = printed(ran, "--edges", "placebo:both", "--edges", "shared:both", "--edges", "shared:both")
+    assert ([edge["edge"][0] for edge in both["prices"]], both["comparisons"]) == (["placebo", "shared"], 2)
+
+
+@pytest.mark.parametrize("edge", ["shared", "shared:", "shared:shared", "a:b:c"])
+def test_what_is_no_edge_is_refused(ran: Ran, edge: str):
+    refused = price(ran, "--edges", edge)
+    assert refused.exit_code == 2
+    assert "names no edge" in refused.stderr
+
+
+def test_the_largest_space_s_hyperparameters_are_ranked(ran: Ran):
+    decisive = Decisive.of(ran.ledger, ran.sweep)
+    assert decisive.space == "both"
+    assert [one.parameter for one in decisive.importances] == [] or len(decisive.importances) == 5
+    shown = printed(ran, "--importance", "--edges", "shared:both")
+    assert shown["importance"]["space"] == "both"
+
+
+def test_columns_are_packed_without_losing_one(capsys: pytest.CaptureFixture[str]):
+    columns = [f"column number {i} [x]" for i in range(12)]
+    rows = [{"key": name, **{column: f"{name} {i} [0, 1]" for i, column in enumerate(columns)}} for name in "ab"]
+    rows = [row | {"none": "not measured"} for row in rows]
+    assert show_cells("title", rows, ("key",)) == ["none"]
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    for column in columns:
+        assert shown.count(column) == 1
+    assert all(shown.count(f"{name} {i} [0, 1]") == 1 for name in "ab" for i in range(12))
+    assert shown.count("title") == 1
+
+
+# accounts -------------------------------------------------------------------------------------------------------------
+
+PRUNING: Change = ("trials: 5, replicates: 2", "trials: 12, replicates: 2, pruner: {kind: median, n_startup_trials: 2}")
+SOME_DIVERGE: tuple[Change, ...] = (
+    ("learning_rate: 1.0e-2", "optimizer: sgd, learning_rate: 1.0e-1"),
+    ("epochs: 4", "epochs: 12"),
+    ("lambda: [1.0e-3, 30.0]", "lambda: [1.0e-3, 1.0e+6]"),
+)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, float]:
+    """A sweep with failed, pruned and interrupted trials, and the seconds by this test's own clock that it took."""
+    folder, began = tmp_path_factory.mktemp("troubled"), time.perf_counter()
+    workload = small_workload(folder, PRUNING, *SOME_DIVERGE)
+    run_here(workload, folder / "home", stop_after=5)
+    ran = run_here(workload, folder / "home")
+    return ran, time.perf_counter() - began
+
+
+def test_the_accounts_of_a_troubled_sweep_balance(troubled: tuple[Ran, float]):
+    ran, clock_s = troubled
+    accounts = Accounts.of(ran.ledger, "small")
+    assert {"COMPLETE", "FAIL", "PRUNED", "RELEASED"} <= accounts.by("state").keys()
+    assert all(one.cost.device_s > 0 for rows in accounts.by("state").values() for one in rows)
+    device_s = accounts.kinds["training"] + accounts.kinds["evaluation"]
+    assert device_s == pytest.approx(accounts.worker_s["train"] + accounts.worker_s["evaluate"], rel=0.01)
+    assert accounts.accounted_s == pytest.approx(accounts.held_s, rel=0.01)
+    assert accounts.is_balanced
+    assert 0 < accounts.held_s <= clock_s
+    assert accounts.workers == 2
+    assert min(accounts.unassigned.values()) >= 0  # on a CPU nothing hides behind the device
+
+
+def test_no_attempt_is_left_out(troubled: tuple[Ran, float]):
+    ran, _ = troubled
+    accounts = Accounts.of(ran.ledger, "small")
+    with ran.ledger.read() as connection:
+        total = reads.total_cost(connection, ran.sweep.id)
+        attempts = connection.scalar(select(func.count()).select_from(AttemptRow))
+    assert sum(one.attempts for one in accounts.charged) == attempts
+    told = accounts.as_json()
+    for kind in ("spaces", "attempts"):
+        assert sum(row["attempts"] for row in told[kind].values()) == attempts
+        assert sum(row["training"] for row in told[kind].values()) == pytest.approx(total.train_s)
+        assert sum(row["cost"]["flops"] for row in told[kind].values()) == total.flops
+    assert sum(told["kinds_s"].values()) == pytest.approx(told["balance"]["accounted_s"])
+
+
+def test_the_balance_is_the_last_line(troubled: tuple[Ran, float]):
+    ran, _ = troubled
+    shown = price(ran, "--costs").stdout
+    assert shown.splitlines()[-1].startswith("balanced: ")
+    assert "small (product mode)" in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= WIDTH + 20
+    assert printed(ran, "--costs")["balance"]["balanced"] is True
+
+
+def test_a_forgotten_attempt_shows(troubled: tuple[Ran, float]):
+    """Last, for it takes rows out of the ledger."""
+    ran, _ = troubled
+    with ran.ledger.write() as connection:
+        connection.execute(delete(AttemptRow).where(AttemptRow.state.in_(["PRUNED", "FAIL", "RELEASED"])))
+    accounts = Accounts.of(ran.ledger, "small")
+    lost = accounts.worker_s["train"] - accounts.kinds["training"]
+    assert lost > 0
+    assert accounts.held_s - accounts.accounted_s >= lost
+
+
+def test_in_product_mode_that_is_said_with_every_price(troubled: tuple[Ran, float]):
+    ran, _ = troubled
+    priced = Priced.of(ran.ledger, "small")
+    assert priced.mode is Mode.PRODUCT
+    shown = price(ran).stdout
+    assert "product mode: trials depend on each other" in shown.splitlines()[0]
+    assert all("(product mode)" in edge["sentence"] for edge in printed(ran)["prices"])
