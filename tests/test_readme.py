@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SHORT = (
+SHORT = ("lecture", "diabetes", "digits_tpe", "digits_conv", "digits_head")  # with fewer trials; digits as it ships
     "lecture",
     "diabetes",
     "digits_tpe",
