@@ -19,12 +19,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORT = ("lecture", "diabetes", "digits_tpe", "digits_conv", "digits_head")  # with fewer trials; digits as it ships
-    "lecture",
-    "diabetes",
-    "digits_tpe",
-    "digits_conv",
-    "digits_head",
-)  # run with fewer trials; digits runs as it ships
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/"
 
 
