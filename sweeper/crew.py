@@ -90,7 +90,8 @@ def on_closed_input(act: Callable[[], None]) -> None:
     """Do something once standard input is closed."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not through sys.stdin, whose lock a daemon thread must not hold as Python ends
+            continue
         act()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -114,6 +114,7 @@ def test_processes_that_run_starts_end_with_it(run: Shell, undisturbed: Outcome)
     mate = process_of(run.folder, 2)
     assert first.kill().code == -signal.SIGKILL
     mate.wait(60)
+    assert "Fatal" not in (run.folder / "sweeper-data" / "worker-2.log").read_text()
     assert run(*RESUME).code == 0
     assert_each_trial_once(run.folder, undisturbed)
 

@@ -24,7 +24,7 @@ from sweeper.engine import (
     use_threads,
 )
 from sweeper.errors import EngineError, OutOfMemoryError
-from sweeper.machine import free_bytes
+from sweeper.machine import free_bytes, peak_bytes
 from sweeper.workload import Workload
 
 # A CPU gains little from more slots than these (a group fills its cache), a GPU goes on gaining.
@@ -142,7 +142,8 @@ class _Calibration:
         self.workload, self.device, self.wish, self.pinned = workload, device, wish, pinned
         self.on_cpu = device == "cpu"
         self.cores = max(1, cpu_cores() - wish.spared)
-        self.footprint = footprint(workload.build, workload.engine_folds, workload.training)
+        self.before_bytes = peak_bytes() if self.on_cpu else 0
+        self.footprint = footprint(workload.build, workload.engine_folds, workload.training, device)
         self.notes: list[str] = []
 
     def setup(self) -> Setup:
@@ -164,7 +165,16 @@ class _Calibration:
         numerics = Numerics(compiled, facts.torch, facts.kind, self.workload.training.precision)
         self._compare(numerics)
         return Setup(
-            self.workload, engine, facts, numerics, processes, tick_s, self.footprint, eager_step_s, notes=self.notes
+            self.workload,
+            engine,
+            facts,
+            numerics,
+            processes,
+            tick_s,
+            self.footprint,
+            self.before_bytes,
+            eager_step_s,
+            notes=self.notes,
         )
 
     # eager or compiled ----------------------------------------------------------------------------------------------

@@ -113,9 +113,10 @@ def estimate(setup: Setup, pace: Pace, trials: int) -> Estimate:
     fits = trials * workload.folds_per_trial
     device_s = tuple(fits * epochs * each for epochs, each in zip(pace.epochs, pace.epoch_s, strict=True))
     side_by_side = max(1, min(slots * processes, most_parallel(workload), fits))
-    least, most = (seconds * slots / side_by_side for seconds in device_s)
-    if fits % side_by_side or pace.epochs[0] < pace.epochs[1]:
-        most += pace.epochs[1] * pace.epoch_s[1] * slots  # the last fits keep their slots while others are empty
+    longest, rounds = workload.training.epochs, fits / side_by_side
+    least = rounds * pace.epochs[0] * pace.epoch_s[0] * slots
+    # the last fits may train long while other slots are empty; nothing takes longer than if every fit was the longest
+    most = min(rounds * pace.epochs[1] + longest, math.ceil(rounds) * longest) * pace.epoch_s[1] * slots
     host_s = trials * _host_s(setup) / processes
     seconds = least + host_s, most + host_s
     watts = pace.watts

@@ -41,6 +41,8 @@ class Setup:
         numerics: what its results depend on.
         processes: N.
         tick_s: seconds of one tick with all slots, measured.
+        footprint: what the engine takes of the device's memory, predicted.
+        before_bytes: the most that this process had of it before.
         eager_step_s: seconds of one step of one fit in eager code, measured; None where it was not.
         took_s: what choosing and building took.
         notes: what a user should know about how it was chosen.
@@ -53,6 +55,7 @@ class Setup:
     processes: int
     tick_s: float
     footprint: Footprint
+    before_bytes: int = 0
     eager_step_s: float | None = None
     took_s: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -70,7 +73,7 @@ class Setup:
     @property
     def peak_bytes(self) -> tuple[int, int]:
         """The most memory that this process takes at a time: measured so far, and predicted at most."""
-        predicted = self.footprint.total(self.engine.slots, self.engine.width)
+        predicted = self.before_bytes + self.footprint.total(self.engine.slots, self.engine.width)
         on_gpu = self.device.kind == "cuda"
         peak = device_peak_bytes(str(self.engine.device)) if on_gpu else peak_bytes()
         return peak, max(peak, predicted)

@@ -25,7 +25,7 @@ UPDATES = 2
 PLAN_NUMBERS = 8  # bytes of an index into the rows; it is sorted with its key, and copied
 PLAN_COPIES = 4
 SCORES = 4 * 8  # of one evaluated row: loss and metric, apart, stacked, masked and averaged
-LANES_EVALUATED = 8
+LEAST_LANES = 2  # that are evaluated together on a CPU
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,16 @@ class Footprint:
         return (free - self.fixed - width * self.lane) // self.slot
 
 
-def footprint(build: Callable[[], nn.Module], folds: Sequence[Fold], training: Training) -> Footprint:
+def footprint(
+    build: Callable[[], nn.Module], folds: Sequence[Fold], training: Training, device: str = "cpu"
+) -> Footprint:
     """Predict it from the plain network and one batch through it.
 
     Args:
         build: makes the plain network.
         folds: what fits train on.
         training: how.
+        device: where.
     """
     network = build()
     weights = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
@@ -71,12 +74,12 @@ def footprint(build: Callable[[], nn.Module], folds: Sequence[Fold], training: T
     plan = steps * (training.batch_size * PLAN_NUMBERS + layers * 8 + 32) + longest * PLAN_NUMBERS * PLAN_COPIES
     saved = _saved_bytes(network, _batch(folds[0], training.batch_size)) * PER_SAVED
     evaluated = held + min(longest, max(held, SAMPLE_ROWS))
-    # evaluation takes a few lanes at a time, see group.TOGETHER_FLOATS
-    beside = LANES_EVALUATED * evaluated * saved // training.batch_size
+    evaluation = evaluated * saved // training.batch_size
+    on_cpu = torch.device(device).type == "cpu"  # takes a few lanes at a time, see group.TOGETHER_FLOATS
     return Footprint(
-        fixed=sum(_padded_bytes(folds, name) for name in ("x", "y")) + beside,
+        fixed=sum(_padded_bytes(folds, name) for name in ("x", "y")) + LEAST_LANES * evaluation * on_cpu,
         slot=2 * weights + optimizer_of(training).moments * trained + plan,
-        lane=trained * (1 + UPDATES) + saved + evaluated * SCORES,
+        lane=trained * (1 + UPDATES) + saved + evaluated * SCORES + evaluation * (not on_cpu),
     )
 
 

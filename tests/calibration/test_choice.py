@@ -268,11 +268,12 @@ def test_long_eager_work_is_done_in_the_groups_that_are_quickest(tmp_path: Path,
 
     def tick_s(engine: Engine) -> float:
         widths.append(engine.width)
-        return {50: 5.0, 8: 3.0, 2: 4.0}.get(engine.width, 3.0)
+        return {8: 3.0, 2: 4.0}.get(engine.width, 5.0)
 
     machine(1, tick_s)
     assert chosen(tmp_path, LONG, MANY, compiling=None).engine.width == 8
-    assert widths == [50, 8, 2]
+    assert widths[0] >= 50
+    assert widths[1:] == [8, 2]
 
 
 # what is said of it ---------------------------------------------------------------------------------------------------

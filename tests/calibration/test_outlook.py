@@ -93,8 +93,17 @@ def test_what_early_stopping_leaves_open_is_the_interval(tmp_path: Path):
     tick_s = pytest.approx(setup.tick_s)
     assert expected.epochs == (3, 12)
     assert expected.seconds[0] / (5 * 3) == tick_s
-    assert expected.seconds[1] / (5 * 12 + 12) == tick_s  # the last fits may be alone
+    assert expected.seconds[1] / (5 * 12) == tick_s
     assert expected.device_s == (pytest.approx(5 * 3 * setup.tick_s), pytest.approx(5 * 12 * setup.tick_s))
+
+
+@pytest.mark.usefixtures("no_host")
+def test_the_last_fits_may_train_alone(tmp_path: Path):
+    setup = ready(tmp_path, PATIENT, slots=3)
+    expected = estimate(setup, Pace("any", (5.0, 6.0), (1.0, 1.0), None), TRIALS)
+    assert expected.seconds == (pytest.approx(20 * 5.0), pytest.approx(20 * 6.0 + 3 * 12))
+    few = estimate(setup, Pace("any", (5.0, 11.0), (1.0, 1.0), None), 3)
+    assert few.seconds == (pytest.approx(3 * 5.0), pytest.approx(3 * 12))  # one round, of the longest at most
 
 
 @pytest.mark.usefixtures("no_host")
