@@ -257,7 +257,8 @@ class Engine:
             return 1
         groups = -(-self.slots // min(width, self.slots))
         even = -(-self.slots // groups)
-        return max(LEAST_LANES, even if even < 8 else even + -even % 4)  # so that evaluation can cut it into parts
+        quarters = even + -even % 4  # evaluation can cut such a group into parts
+        return max(LEAST_LANES, even if self.slots % quarters else quarters)
 
     def _bind(self) -> None:
         """Make the tick's code, before the first fit comes in: a rehearsal of it must not train anybody."""
