@@ -1,15 +1,13 @@
 """The process that delivers a sweep's runs to MLflow, beside training and at a low priority.
 
-It is a child of `sweeper run`, in a session of its own, so that Ctrl-C in the terminal does not cut it off. It goes on
-for as long as its standard input stays open, and then empties the outbox and ends; were its parent killed, it would
-deliver all that the ledger holds and end as well.
+It is a child of `sweeper run` (see `child`). It goes on for as long as its parent wants it to, and then empties the
+outbox and ends; were its parent killed, it would deliver all that the ledger holds and end as well.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sweeper import child
 from sweeper.errors import DeliveryError
 from sweeper.export import Delivery, MlflowSink, Progress, configure_process, drain, from_json, prepare
 from sweeper.ledger import deliveries, workers
@@ -146,34 +145,21 @@ def following(argv: Sequence[str], environment: Mapping[str, str], log: Path) ->
 
     Args:
         argv: the command that delivers, e.g. ["mlflow", "sync", "digits", "--follow"].
-        environment: what to add to this process's own; a command line is for all to see, so URLs travel here.
+        environment: what to add to this process's own.
         log: where its errors go.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sweeper", *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-            env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
-        )
-    assert process.stdin is not None
+        process = child.start(argv, environment, 1, errors)
     try:
         yield process
     finally:
-        process.stdin.close()
+        child.part(process)
 
 
 def until_closed_input() -> Callable[[], bool]:
     """Become a courier: a low priority, and an answer to whether the parent still runs."""
     os.nice(NICENESS)
     closed = threading.Event()
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        closed.set()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+    child.on_closed_input(closed.set)
     return lambda: not closed.is_set()

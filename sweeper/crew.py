@@ -1,20 +1,18 @@
 """Further workers on this machine, started by `sweeper run` and gone when it is.
 
-Each is a process of its own with an engine of its own, and knows no other: they meet in the ledger. Its standard input
-is a pipe from the process that started it. When that pipe closes, because its other end says so or was killed, a worker
-finishes its tick, gives back what it has not finished, and ends.
+Each is a process of its own with an engine of its own, and knows no other: they meet in the ledger. When its parent
+parts from it or is gone (see `child`), a worker finishes its tick, gives back what it has not finished, and ends.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from sweeper import child
 
 PARTING_S = 60.0  # that a crew is given to finish its ticks; it goes on by itself after that
 
@@ -66,32 +64,12 @@ def crew(
 def _started(argv: Sequence[str], environment: Mapping[str, str], threads: int, log: Path) -> Mate:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sweeper", *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which tells them
-            env={**os.environ, **environment, "OMP_NUM_THREADS": str(threads)},
-        )
-    return Mate(process, log)
+        return Mate(child.start(argv, environment, threads, said), log)
 
 
 def _part(mate: Mate) -> None:
-    assert mate.process.stdin is not None
-    mate.process.stdin.close()
+    child.part(mate.process)
     try:
         mate.process.wait(PARTING_S)
     except subprocess.TimeoutExpired:
         return
-
-
-def on_closed_input(act: Callable[[], None]) -> None:
-    """Do something once standard input is closed."""
-
-    def watch() -> None:
-        while os.read(0, 1024):  # not through sys.stdin, whose lock a daemon thread must not hold as Python ends
-            continue
-        act()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

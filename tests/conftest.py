@@ -1,9 +1,13 @@
-"""Warnings are errors in tests; these come from inside other people's packages."""
+"""What all tests share."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+import torch
+
+# Warnings are errors in tests; these come from inside other people's packages.
 OTHERS = (
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # torch._inductor, on its first compile
 )
@@ -15,3 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(other))
     # The longest test goes first: two processes share the tests, and none of them is to wait for it in the end.
     items.sort(key=lambda item: "test_readme" not in item.nodeid)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A single thread of PyTorch's: two of them wait for each other on a busy machine (measured: 9 times slower)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sqlalchemy import select
 
 from small import FOLDS, START, TPE, TRIALS, Change, Outcome, Ran, outcome, run_here, small_workload
@@ -27,16 +25,10 @@ from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending
 from sweeper.workload import Workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEEP: Change = ("learning_rate: 1.0e-2", "optimizer: sgd, learning_rate: 50.0")
 """Plain descent in steps so long that a strong L2 penalty throws the weights out of float32's range."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def sync(
     more_to_come = until_closed_input() if follow else lambda: False
     ledger = places.ledger()
     with ledger.read() as connection:
-        chosen = [sweeps.find(connection, name)] if name else sweeps.every(connection)
+        chosen = sweeps.chosen(connection, name)
     told = {}
     for sweep in chosen:
         progress = deliver(ledger, sweep, places.tracking_uri, places.artifacts, more_to_come=more_to_come)

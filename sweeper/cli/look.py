@@ -33,7 +33,7 @@ def status(
     """How far sweeps have come, what they cost, and what MLflow has not been told yet."""
     ledger = Places.of(home, store).ledger()
     with ledger.read() as connection:
-        chosen = [sweeps.find(connection, name)] if name else sweeps.every(connection)
+        chosen = sweeps.chosen(connection, name)
     told = [_status(ledger, sweep) for sweep in chosen]
     if json:
         print_json(told[0] if name else told)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from sweeper.calibration import Wish
+from sweeper.child import on_closed_input
 from sweeper.cli.computing import Compile, CompileOption, DeviceOption, SlotsOption, ThreadsOption, calibrated, wish_of
 from sweeper.cli.console import errors
 from sweeper.cli.live import LiveView
 from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, HomeOption, Places, StoreOption
-from sweeper.crew import on_closed_input
 from sweeper.errors import LedgerError
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
@@ -56,7 +56,7 @@ def worker(
 def _chosen(ledger: Ledger, name: str | None) -> Iterator[Sweep]:
     """The sweep of that name, or each that is open and not done when its turn comes."""
     with ledger.read() as connection:
-        known = [sweeps.find(connection, name)] if name else sweeps.every(connection)
+        known = sweeps.chosen(connection, name)
     for sweep in known:
         with ledger.read() as connection:
             state = sweeps.state_of(connection, sweep.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from sqlalchemy import Connection, and_, case, func, null, select
 
 from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, StudyRow, TrialRow, WorkerTimeRow
 from sweeper.records import Cost
+
+SUM = "sum_"  # begins the names of the columns of `sums`
 
 
 @dataclass(frozen=True)
@@ -29,29 +32,40 @@ class Charged:
 
 def charged(connection: Connection, sweep_id: int) -> list[Charged]:
     """Every attempt of a sweep, by space in the order of their launch and by how it ended."""
-    names = [name for name in COST_COLUMNS if name != "joules"]
-    sums = [func.sum(getattr(AttemptRow, name)) for name in names]
-    unmeasured = and_(AttemptRow.joules.is_(None), AttemptRow.train_s + AttemptRow.evaluate_s > 0)
-    joules = case((func.sum(case((unmeasured, 1), else_=0)) > 0, null()), else_=func.sum(AttemptRow.joules))
     query = (
-        select(StudyRow.space, AttemptRow.state, func.count(), joules, *sums)
+        select(StudyRow.space, AttemptRow.state, func.count(), *sums())
         .join(TrialRow, TrialRow.id == AttemptRow.trial_id)
         .join(StudyRow, StudyRow.id == TrialRow.study_id)
         .where(StudyRow.sweep_id == sweep_id)
         .group_by(StudyRow.space, AttemptRow.state)
         .order_by(func.min(StudyRow.id), AttemptRow.state)
     )
-    found = []
-    for space, state, attempts, energy, *values in connection.execute(query):
-        typed: dict[str, Any] = {
-            name: float(value) if name.endswith("_s") else int(value) for name, value in zip(names, values, strict=True)
-        }
-        measured = None if energy is None else float(energy)
-        found.append(Charged(space, state, attempts, Cost(**typed, joules=measured)))
-    return found
+    rows = connection.execute(query)
+    return [Charged(space, state, attempts, summed(values)) for space, state, attempts, *values in rows]
 
 
 def workers(connection: Connection, sweep_id: int) -> int:
     """How many workers worked on a sweep."""
     query = select(func.count(WorkerTimeRow.worker_id.distinct())).where(WorkerTimeRow.sweep_id == sweep_id)
     return connection.scalar(query) or 0
+
+
+def sums() -> list[Any]:
+    """The cost of grouped attempts, column by column; energy only where all that used a device measured it."""
+    unmeasured = and_(AttemptRow.joules.is_(None), AttemptRow.train_s + AttemptRow.evaluate_s > 0)
+    totals = {name: func.coalesce(func.sum(getattr(AttemptRow, name)), 0) for name in COST_COLUMNS}
+    totals["joules"] = unless_any(unmeasured, func.sum(AttemptRow.joules))
+    return [total.label(f"{SUM}{name}") for name, total in totals.items()]
+
+
+def unless_any(unmeasured: Any, total: Any) -> Any:
+    """A sum that is NULL where any of its rows was not measured."""
+    return case((func.sum(case((unmeasured, 1), else_=0)) > 0, null()), else_=total)
+
+
+def summed(values: Sequence[Any]) -> Cost:
+    """What the columns of `sums` hold."""
+    by_name = dict(zip(COST_COLUMNS, values, strict=True))
+    joules = by_name.pop("joules")
+    typed: dict[str, Any] = {n: float(v) if n.endswith("_s") else int(v) for n, v in by_name.items()}
+    return Cost(**typed, joules=None if joules is None else float(joules))

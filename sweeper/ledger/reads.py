@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, null, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
+from sweeper.ledger import costs
 from sweeper.ledger.rows import Meter, SpaceProgress, Trial
 from sweeper.ledger.schema import (
     COST_COLUMNS,
@@ -95,7 +96,7 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
     found: dict[str, dict[int, list[PricedTrial]]] = defaultdict(lambda: defaultdict(list))
     for row in connection.execute(query):
         space, replicate, number, state, origin, validation, test = row[: len(columns)]
-        cost = _cost(row[len(columns) :])
+        cost = costs.summed(row[len(columns) :])
         complete = state == TrialState.COMPLETE and validation is not None and test is not None
         losses = (validation, test) if complete else (float("inf"), float("inf"))
         found[space][replicate].append(
@@ -138,7 +139,7 @@ def meter(connection: Connection, sweep_id: int) -> Meter:
     query = select(
         func.coalesce(func.sum(WorkerMeterRow.busy_steps), 0),
         func.coalesce(func.sum(WorkerMeterRow.slot_steps), 0),
-        _unless_any(unmeasured, func.sum(WorkerMeterRow.joules)),
+        costs.unless_any(unmeasured, func.sum(WorkerMeterRow.joules)),
     )
     busy, slots, joules = connection.execute(query.where(WorkerMeterRow.sweep_id == sweep_id)).one()
     return Meter(int(busy), int(slots), None if joules is None else float(joules))
@@ -158,9 +159,15 @@ def energy_notes(connection: Connection, sweep_id: int) -> list[str]:
 
 
 def total_cost(connection: Connection, sweep_id: int) -> Cost:
-    """The sum over every attempt of a sweep, however it ended; energy only where all that used a device measured it."""
-    query = select(*_sums()).select_from(AttemptRow).join(TrialRow, TrialRow.id == AttemptRow.trial_id).join(StudyRow)
-    return _cost(connection.execute(query.where(StudyRow.sweep_id == sweep_id)).one())
+    """All attempts of a sweep together, however they ended; energy only where all that used a device measured it."""
+    query = (
+        select(*costs.sums())
+        .select_from(AttemptRow)
+        .join(TrialRow, TrialRow.id == AttemptRow.trial_id)
+        .join(StudyRow)
+        .where(StudyRow.sweep_id == sweep_id)
+    )
+    return costs.summed(connection.execute(query).one())
 
 
 def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:
@@ -176,7 +183,7 @@ def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:
 def with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
     """Choose columns of a sweep's trials, by study and number, and after them what all their attempts cost."""
     return (
-        select(*columns, *_sums())
+        select(*columns, *costs.sums())
         .join(StudyRow, StudyRow.id == TrialRow.study_id)
         .outerjoin(AttemptRow, AttemptRow.trial_id == TrialRow.id)
         .where(StudyRow.sweep_id == sweep_id)
@@ -185,28 +192,8 @@ def with_costs(columns: Sequence[Any], sweep_id: int) -> Select[Any]:
     )
 
 
-def _sums() -> list[Any]:
-    """The attempts' cost, column by column."""
-    unmeasured = and_(AttemptRow.joules.is_(None), AttemptRow.train_s + AttemptRow.evaluate_s > 0)
-    sums = {name: func.coalesce(func.sum(getattr(AttemptRow, name)), 0) for name in COST_COLUMNS}
-    sums["joules"] = _unless_any(unmeasured, func.sum(AttemptRow.joules))
-    return [total.label(f"sum_{name}") for name, total in sums.items()]
-
-
-def _unless_any(unmeasured: Any, total: Any) -> Any:
-    """A sum that is NULL where any of its rows was not measured."""
-    return case((func.sum(case((unmeasured, 1), else_=0)) > 0, null()), else_=total)
-
-
-def _cost(values: Sequence[Any]) -> Cost:
-    by_name = dict(zip(COST_COLUMNS, values, strict=True))
-    joules = by_name.pop("joules")
-    typed: dict[str, Any] = {n: float(v) if n.endswith("_s") else int(v) for n, v in by_name.items()}
-    return Cost(**typed, joules=None if joules is None else float(joules))
-
-
 def _trial(row: Row[Any]) -> Trial:
     values: dict[str, Any] = dict(row._mapping)
-    cost = _cost([values.pop(f"sum_{name}") for name in COST_COLUMNS])
+    cost = costs.summed([values.pop(f"{costs.SUM}{name}") for name in COST_COLUMNS])
     setting = Setting(tuple(values.pop("keep_prob")), tuple(values.pop("lambda_")))
     return Trial(**values | {"state": TrialState(values["state"]), "setting": setting, "cost": cost})

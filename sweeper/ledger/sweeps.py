@@ -70,6 +70,15 @@ def find(connection: Connection, name: str) -> Sweep:
     return sweep
 
 
+def chosen(connection: Connection, name: str | None) -> list[Sweep]:
+    """The sweep of that name, or every sweep where none is named.
+
+    Raises:
+        UnknownSweepError: there is none of that name.
+    """
+    return [find(connection, name)] if name else every(connection)
+
+
 def every(connection: Connection) -> list[Sweep]:
     """All sweeps, oldest first."""
     return [Sweep(*row) for row in connection.execute(select(*_SWEEP).order_by(SweepRow.id))]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sweeper.config import Sweep, parse_sweep
+from sweeper.errors import SweepFileError
 
 DIGITS = """\
 name: digits
@@ -41,3 +44,15 @@ def changed(*changes: tuple[str, str]) -> str:
 def sweep_with(*changes: tuple[str, str]) -> Sweep:
     """The sweep that a changed text says."""
     return parse_sweep(changed(*changes), "x.yaml", ".").sweep
+
+
+def space(text: str) -> tuple[str, str]:
+    """The change that puts a space called `shared` in place."""
+    return ("{keep_prob: shared}", f"{{{text}}}")
+
+
+def refused(*changes: tuple[str, str]) -> str:
+    """Why a changed text is no sweep."""
+    with pytest.raises(SweepFileError) as caught:
+        parse_sweep(changed(*changes), "x.yaml", ".")
+    return str(caught.value)

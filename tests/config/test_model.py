@@ -8,24 +8,13 @@ from typing import get_args
 import optuna
 import pytest
 
-from config.sweeps import changed, sweep_with
+from config.sweeps import changed, refused, space, sweep_with
 from sweeper.config import CmaEs, Dimensions, Gp, Grid, Grouped, Mlp, Qmc, Random, Sweep, Tpe, parse_sweep
 from sweeper.errors import SweepFileError
 from sweeper.networks import ACTIVATIONS
 from sweeper.records import Setting, Training
 
 INPUT_RANGE = ("lambda: [1e-3, 30]", "lambda: [1e-3, 30]\n  input_keep_prob: [0.8, 1.0]")
-
-
-def space(text: str) -> tuple[str, str]:
-    """The change that puts a space called `shared` in place."""
-    return ("{keep_prob: shared}", f"{{{text}}}")
-
-
-def refused(*changes: tuple[str, str]) -> str:
-    with pytest.raises(SweepFileError) as caught:
-        parse_sweep(changed(*changes), "x.yaml", ".")
-    return str(caught.value)
 
 
 def warned(*changes: tuple[str, str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from config.sweeps import changed, sweep_with
+from config.sweeps import changed, refused, space, sweep_with
 from config.test_reader import PLAIN, complaints, places, planted
 from sweeper.config import Dimensions, Head, Python, Sweep, json_schema, parse_sweep, with_defaults
 from sweeper.config.tree import read_tree
@@ -30,16 +30,6 @@ def model(text: str) -> tuple[str, str]:
 
 def head(more: str) -> tuple[str, str]:
     return model(f"{HEAD}\n  {more}")
-
-
-def space(text: str) -> tuple[str, str]:
-    return ("{keep_prob: shared}", f"{{{text}}}")
-
-
-def refused(*changes: tuple[str, str]) -> str:
-    with pytest.raises(SweepFileError) as caught:
-        parse_sweep(changed(*changes), "x.yaml", ".")
-    return str(caught.value)
 
 
 # every kind -----------------------------------------------------------------------------------------------------------

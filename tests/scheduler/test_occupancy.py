@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from ledger.makers import rows
 from small import ONE_STEP, TPE, Change, outcome, run_here, small_workload
@@ -15,6 +13,8 @@ from sweeper.ledger import reads
 from sweeper.ledger.schema import FitRow
 from sweeper.records import TrialState
 from sweeper.scheduler import Scheduler
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SLOTS = 4
 LONG: tuple[Change, ...] = (
@@ -25,14 +25,6 @@ LONG: tuple[Change, ...] = (
         "trials: 20, replicates: 2, concurrency: 2, pruner: {kind: asha, reduction_factor: 2}",
     ),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ between `launch` and `collect`, so that these tests show the order that a GPU ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from ledger.makers import rows
 from small import FOLDS, ONE_STEP, TPE, TRIALS, Change, Ran, outcome, run_here, small_workload
@@ -24,6 +23,8 @@ from sweeper.scheduler import Scheduler
 from sweeper.scheduler.desks import Desks
 from sweeper.worker import Ending
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PRUNED: tuple[Change, ...] = (
     ("epochs: 4", "epochs: 9, patience: 3"),
     ("replicates: 2", "replicates: 2, pruner: {kind: asha, reduction_factor: 2}"),
@@ -34,14 +35,6 @@ SWEEPS: dict[str, tuple[Change, ...]] = {
     "folds that stop early": (FOLDS, ("epochs: 4", "epochs: 9, patience: 1")),
     "pruned tpe with folds": (TPE, FOLDS, *PRUNED),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-import torch
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 from sqlalchemy import select
 
@@ -30,6 +29,8 @@ from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending
 from sweeper.workload import Workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EPOCHS: Change = ("epochs: 4", "epochs: 10")
 TRIALS: Change = ("trials: 5, replicates: 2", "trials: 8, replicates: 1")
 PATIENT: Change = ("epochs: 4", "epochs: 10, patience: 2")
@@ -43,14 +44,6 @@ def pruning(rule: str, *changes: Change) -> tuple[Change, ...]:
 ASHA = "{kind: asha, reduction_factor: 2}"  # rungs after 1, 2, 4 and 8 epochs
 MEDIAN = "{kind: median, n_startup_trials: 2, n_warmup_steps: 1, interval_steps: 3}"
 HYPERBAND = "{kind: hyperband, reduction_factor: 2}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
