@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,18 @@ class Ran:
     turns: int
 
 
-def run_here(workload: Workload, home: Path, *, slots: int = 4, stop_after: int | None = None) -> Ran:
-    """Launch a workload, or go on with it, and work on it until it is done, or until so many turns have passed."""
+def run_here(
+    workload: Workload,
+    home: Path,
+    *,
+    slots: int = 4,
+    stop_after: int | None = None,
+    at_turn: Mapping[int, Callable[[Ledger], object]] | None = None,
+) -> Ran:
+    """Launch a workload, or go on with it, and work on it until it is done, or until so many turns have passed.
+
+    What is to happen before a certain turn, counted from 1, is handed in by its number.
+    """
     times, stop, seen = Timesheet(), StopRequest(), list[Scheduler]()
     ledger = Ledger(sqlite_url(home))
     setup = set_up(workload, Wish("cpu", slots=slots, threads=1, processes=1, compiling=False))
@@ -93,6 +104,8 @@ def run_here(workload: Workload, home: Path, *, slots: int = 4, stop_after: int 
         seen.append(scheduler)
         if stop_after is not None and len(seen) > stop_after:
             stop.set()
+        if at_turn and len(seen) in at_turn:
+            at_turn[len(seen)](ledger)
 
     ending = work(ledger, sweep, workload, setup, times, stop=stop, on_turn=on_turn)
     return Ran(ledger, sweep, seen[0], times, ending, len(seen))

@@ -155,6 +155,7 @@ class _Calibration:
         threads = self._threads(eager, processes)
         use_threads(threads)
         eager_step_s = eager.step_s(threads) if eager else None
+        solo_step_s = Maker(self.workload, self.device).solo_step_s()
         if eager is not None and not compiled and processes == 1:
             engine, tick_s = self._in_best_groups(eager)
         else:
@@ -174,6 +175,7 @@ class _Calibration:
             self.footprint,
             self.before_bytes,
             eager_step_s,
+            solo_step_s,
             notes=self.notes,
         )
 

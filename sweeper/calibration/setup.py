@@ -44,6 +44,8 @@ class Setup:
         footprint: what the engine takes of the device's memory, predicted.
         before_bytes: the most that this process had of it before.
         eager_step_s: seconds of one step of one fit in eager code, measured; None where it was not.
+        solo_step_s: seconds of one step, its share of evaluation included, of a fit that has the device to itself, in
+            eager code; None where the memory has no room for measuring it.
         took_s: what choosing and building took.
         notes: what a user should know about how it was chosen.
     """
@@ -57,6 +59,7 @@ class Setup:
     footprint: Footprint
     before_bytes: int = 0
     eager_step_s: float | None = None
+    solo_step_s: float | None = None
     took_s: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -104,6 +107,7 @@ class Setup:
             "tick_s": self.tick_s,
             "step_s": self.step_s,
             "eager_step_s": self.eager_step_s,
+            "solo_step_s": self.solo_step_s,
             "set_up_s": self.took_s,
             "slot_bytes": self.footprint.slot,
             "notes": list(self.notes),
@@ -133,8 +137,8 @@ class Maker:
     device: str
     processes: int = 1
 
-    def engine(self, slots: int, compiled: bool, width: int | None = None) -> Engine:
-        """An engine with so many slots."""
+    def engine(self, slots: int, compiled: bool, width: int | None = None, *, alone: bool = False) -> Engine:
+        """An engine with so many slots, see `Engine`."""
         workload = self.workload
         return Engine(
             workload.build,
@@ -148,7 +152,18 @@ class Maker:
             per_channel=workload.per_channel,
             undropped=workload.undropped,
             sharers=self.processes,
+            alone=alone,
         )
+
+    def solo_step_s(self) -> float | None:
+        """Seconds of one step of a fit that trains alone, in eager code; None where there is no room to measure it."""
+        try:
+            engine = self.engine(1, compiled=False, alone=True)
+            return step_s(engine, engine.rehearse(REHEARSAL_S))
+        except OutOfMemoryError:
+            return None
+        finally:
+            let_go_of_memory(self.device)
 
     def fitting(self, slots: int, compiled: bool, width: int | None = None) -> tuple[Engine, float]:
         """An engine with so many slots, or half of them, and so on, until it fits the memory; and its tick's seconds.

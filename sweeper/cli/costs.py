@@ -5,6 +5,9 @@ storage as they were timed. What the workers did for no trial in particular is t
 initial weights, waiting, and of suggesting and storing what goes beyond the trials' own (telling samplers, rebuilding
 them, claiming). On a GPU the host works beside the device; what is hidden so takes nobody's time, so that this
 remainder may be negative. The held time is measured by itself, on the monotonic clock from a worker's start to its end.
+
+Beside the device's time as run, shared with other fits, stands what the same fits would have taken alone in it, as
+calibrated when their worker began: so fusing hides nothing of what tuning costs.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ SECONDS_PER_HOUR = 3600.0
 _OF_TRIALS = ("training", "evaluation", "suggestion", "storage", "checkpoint")
 _OF_WORKERS = {"idle": "empty slots", "start": "starting", "prepare": "initial weights", "wait": "waiting"}
 _OTHER = "the rest of the loop"
+_ALONE = "device-s alone"
 
 
 def seconds_of(cost: Cost) -> dict[str, float]:
@@ -154,14 +158,17 @@ class Accounts:
 
     def _totals(self, rows: Sequence[Charged]) -> dict[str, Any]:
         cost = _sum(rows)
-        return {"attempts": sum(one.attempts for one in rows), **seconds_of(cost), "cost": asdict(cost)}
+        counted = {"attempts": sum(one.attempts for one in rows), **seconds_of(cost), "solo_s": _solo_s(rows)}
+        return {**counted, "cost": asdict(cost)}
 
     def _cells(self, key: str, name: str, rows: Sequence[Charged]) -> dict[str, str]:
         cost = _sum(rows)
         seconds = {kind: f"{value:.2f}" for kind, value in seconds_of(cost).items()}
         joules = "not measured" if cost.joules is None else energy(cost.joules)
-        attempts = str(sum(one.attempts for one in rows))
-        return {key: name, "attempts": attempts, **seconds, "energy": joules, "FLOPs": f"{cost.flops:.3g}"}
+        attempts, solo_s = str(sum(one.attempts for one in rows)), _solo_s(rows)
+        alone = "not measured" if solo_s is None else f"{solo_s:.2f}"
+        told = {_ALONE: alone, "energy": joules, "FLOPs": f"{cost.flops:.3g}"}
+        return {key: name, "attempts": attempts, **seconds, **told}
 
     def _no_trial(self) -> dict[str, str]:
         row = dict.fromkeys(self._cells("space", "", ()), "-") | {"space": "(no trial's own)", "energy": "not measured"}
@@ -173,3 +180,10 @@ def _sum(rows: Sequence[Charged]) -> Cost:
     total = reduce(add, (one.cost for one in rows), Cost())
     unmeasured = any(one.cost.joules is None and one.cost.device_s > 0 for one in rows)
     return total if not unmeasured else Cost(**{**asdict(total), "joules": None})
+
+
+def _solo_s(rows: Sequence[Charged]) -> float | None:
+    """Device seconds of all charges, had each fit trained alone; None where a worker did not calibrate that."""
+    seconds = [one.solo_s for one in rows]
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None

@@ -69,6 +69,7 @@ class Engine:
         per_channel: whether dropout before a convolution drops whole channels.
         undropped: layers whose keep_prob is 1 in every fit; drawing no masks for them changes no result.
         sharers: processes that work on the device side by side, each of which takes a share of its energy.
+        alone: whether to train fit after fit with PyTorch's plain operations, as without this engine: for comparison.
 
     Raises:
         EngineError: the network has no weight layer, the device is not there, or the code can't be compiled.
@@ -89,6 +90,7 @@ class Engine:
         per_channel: bool = False,
         undropped: Collection[int] = (),
         sharers: int = 1,
+        alone: bool = False,
     ) -> None:
         self.device = torch.device(find_device(device))
         self.training, self.task, self.build = training, task, build
@@ -97,7 +99,11 @@ class Engine:
         self.network = network_in_slots(build(), folds, training, task, per_channel=per_channel)
         self._undropped = frozenset(undropped)
         keep_all(self.network, self._undropped)
-        self.obstacle = stacking_obstacle(self.network, example_rows(folds), device=device, compiled=compiled)
+        self.obstacle = (
+            "it is to train alone"
+            if alone
+            else stacking_obstacle(self.network, example_rows(folds), device=device, compiled=compiled)
+        )
         self.network.module.to(self.device)
         self.flops = row_flops(build(), self.folds.row_shape)
         self.slots = slots

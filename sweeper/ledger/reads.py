@@ -91,11 +91,13 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
         TrialRow.origin,
         TrialRow.validation_loss,
         TrialRow.test_loss,
+        costs.solo(),
     )
-    query = with_costs(columns, sweep_id).where(TrialRow.ended_at.is_not(None))
+    query = with_costs(columns, sweep_id).outerjoin(WorkerRow, WorkerRow.id == AttemptRow.worker_id)
+    query = query.where(TrialRow.ended_at.is_not(None))
     found: dict[str, dict[int, list[PricedTrial]]] = defaultdict(lambda: defaultdict(list))
     for row in connection.execute(query):
-        space, replicate, number, state, origin, validation, test = row[: len(columns)]
+        space, replicate, number, state, origin, validation, test, solo_s = row[: len(columns)]
         cost = costs.summed(row[len(columns) :])
         complete = state == TrialState.COMPLETE and validation is not None and test is not None
         losses = (validation, test) if complete else (float("inf"), float("inf"))
@@ -109,6 +111,7 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
                 flops=cost.flops,
                 joules=cost.joules,
                 suggest_s=cost.suggest_s,
+                solo_s=solo_s,
             )
         )
     return {space: dict(replicates) for space, replicates in found.items()}

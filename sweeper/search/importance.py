@@ -76,7 +76,9 @@ def importances(parameters: Sequence[Parameter], studies: Sequence[Sequence[Past
     """
     values = distributions(SamplerSpec(), parameters)
     levelled = [_levelled(study) for study in studies]
-    groups = [[study for study in levelled[start::GROUPS] if study] for start in range(min(GROUPS, len(levelled)))]
+    most = sum(map(len, levelled)) // LEAST_TRIALS
+    count = max(1, min(GROUPS, len(levelled), most))
+    groups = [[study for study in levelled[start::count] if study] for start in range(count)]
     judged = [_judged(group, values) for group in groups if _says_something(group)]
     if not parameters or not judged:
         return ()

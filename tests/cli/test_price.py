@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from typer.testing import CliRunner, Result
 
 from small import Change, Ran, outcome, run_here, small_workload
 from sweeper.cli.app import app
 from sweeper.cli.costs import Accounts
 from sweeper.cli.pricing import WIDTH, Decisive, Priced, show_cells
+from sweeper.errors import LedgerError
 from sweeper.ledger import reads
-from sweeper.ledger.schema import AttemptRow
+from sweeper.ledger.schema import AttemptRow, WorkerRow
+from sweeper.ledger.store import Ledger
 from sweeper.price import CURRENCIES, Mode
 
 PLACEBO: Change = ("spaces:", "spaces:\n  placebo: {keep_prob: shared, placebo: 3}")
@@ -30,6 +33,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def price(ran: Ran, *argv: str) -> Result:
     return CliRunner().invoke(app, ["price", "small", "--store", ran.ledger.url, *argv], catch_exceptions=False)
+
+
+def column(ran: Ran, of: Any) -> list[Any]:
+    with ran.ledger.read() as connection:
+        return list(connection.scalars(select(of)))
 
 
 def printed(ran: Ran, *argv: str) -> dict:
@@ -109,7 +117,8 @@ def test_what_is_no_edge_is_refused(ran: Ran, edge: str):
 def test_the_largest_space_s_hyperparameters_are_ranked(ran: Ran):
     decisive = Decisive.of(ran.ledger, ran.sweep)
     assert decisive.space == "both"
-    assert [one.parameter for one in decisive.importances] == [] or len(decisive.importances) == 5
+    names = {"keep_prob_1", "keep_prob_2", "lambda_1", "lambda_2", "lambda_3"}
+    assert {one.parameter for one in decisive.importances} == names
     shown = printed(ran, "--importance", "--edges", "shared:both")
     assert shown["importance"]["space"] == "both"
 
@@ -159,6 +168,69 @@ def test_the_accounts_of_a_troubled_sweep_balance(troubled: tuple[Ran, float]):
     assert 0 < accounts.held_s <= clock_s
     assert accounts.workers == 2
     assert min(accounts.unassigned.values()) >= 0  # on a CPU nothing hides behind the device
+
+
+class CrashError(Exception):
+    """Whatever may end a worker in the middle of a turn."""
+
+
+@pytest.fixture(scope="module")
+def unlucky(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A sweep whose first worker crashed, and whose second was taken for dead while another did its trials."""
+    folder = tmp_path_factory.mktemp("unlucky")
+    workload, home = small_workload(folder, ("epochs: 4", "epochs: 12")), folder / "home"
+
+    def crash(ledger: Ledger) -> None:
+        raise CrashError
+
+    def sleep_too_long(ledger: Ledger) -> None:
+        with ledger.write() as connection:
+            connection.execute(update(WorkerRow).values(lease_until=0.0))
+        run_here(workload, home, stop_after=20)
+
+    with pytest.raises(CrashError):
+        run_here(workload, home, at_turn={6: crash})
+    with pytest.raises(LedgerError, match="longer than its lease"):
+        run_here(workload, home, at_turn={12: sleep_too_long})  # before its first four trials end
+    return run_here(workload, home)
+
+
+def test_the_accounts_balance_where_workers_crash_and_are_taken_for_dead(unlucky: Ran):
+    accounts = Accounts.of(unlucky.ledger, "small")
+    assert {"COMPLETE", "LOST", "SUPERSEDED"} <= accounts.by("state").keys()
+    assert all(one.cost.device_s > 0 for rows in accounts.by("state").values() for one in rows)
+    device_s = accounts.kinds["training"] + accounts.kinds["evaluation"]
+    assert device_s == pytest.approx(accounts.worker_s["train"] + accounts.worker_s["evaluate"], rel=0.01)
+    assert accounts.is_balanced
+    assert accounts.workers == 4
+
+
+def test_what_fits_would_take_alone_stands_beside_what_they_took(ran: Ran):
+    accounts = Accounts.of(ran.ledger, "small")
+    [details] = column(ran, WorkerRow.details)
+    alone = sum(one.solo_s or 0.0 for one in accounts.charged)
+    steps = sum(one.cost.steps for one in accounts.charged)
+    assert alone == pytest.approx(steps * details["solo_step_s"])
+    assert alone > accounts.kinds["training"] + accounts.kinds["evaluation"]  # 16 at once are quicker
+    told = accounts.as_json()
+    assert sum(space["solo_s"] for space in told["spaces"].values()) == pytest.approx(alone)
+    assert f"{told['spaces']['both']['solo_s']:.2f}" in price(ran, "--costs").stdout
+    [edge] = [edge for edge in printed(ran)["prices"] if edge["edge"] == ["shared", "both"]]
+    trials = [trial for studies in Priced.of(ran.ledger, "small").studies["both"].values() for trial in studies]
+    larger = sum(trial.solo_s or 0.0 for trial in trials) / len(trials)
+    assert edge["prices"][0]["costs"]["solo_s"]["larger"] == pytest.approx(larger)
+
+
+def test_without_a_calibration_nothing_is_said_of_fits_alone(troubled: tuple[Ran, float]):
+    ran, _ = troubled
+    with ran.ledger.write() as connection:
+        [(first, details), *_] = connection.execute(select(WorkerRow.id, WorkerRow.details).order_by(WorkerRow.id))
+        changed = update(WorkerRow).where(WorkerRow.id == first)
+        connection.execute(changed.values(details=details | {"solo_step_s": None}))
+    assert any(one.solo_s is None for one in Accounts.of(ran.ledger, "small").charged)
+    assert "not measured" in price(ran, "--costs").stdout
+    with ran.ledger.write() as connection:
+        connection.execute(changed.values(details=details))
 
 
 def test_no_attempt_is_left_out(troubled: tuple[Ran, float]):
