@@ -260,6 +260,7 @@ def split_plan(sweep: Sweep) -> SplitPlan:
         repeats=data.repeats,
         standardise=data.standardise,
         stratify=data.stratify,
+        label_noise=data.label_noise,
     )
 
 

@@ -103,5 +103,5 @@ def check_sql(folder: Path) -> None:
     store = sqlite3.connect(folder / "sweeper-data" / "ledger.db")
     rows = store.execute(query).fetchall()
     store.close()
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(trials == SHORT["digits"] * REPLICATES and device_s > 0 for _, trials, device_s, *_ in rows)

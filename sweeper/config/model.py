@@ -88,6 +88,11 @@ class Data(Section):
         description="shift and scale inputs (and the target of a regression) by the training rows' mean and deviation",
     )
     stratify: Flag = Field(True, description="keep the classes' shares in every part")
+    label_noise: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the training rows that are given a wrong class on purpose; validation and test rows "
+        "stay true",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ that they are never trained on. Chance comes from (seed, replicate) alone:
 
     SeedSequence(seed, spawn_key=(replicate, 0))       chooses the test rows
     SeedSequence(seed, spawn_key=(replicate, 1 + r))   divides the others in repeat r
+    SeedSequence(seed, spawn_key=(replicate, 0, 0))    chooses the rows that are mislabelled where they train
 
 each as PCG64's raw output, sorted. NumPy promises that stream for good, which it doesn't for `Generator`'s methods.
 So a split is the same in every space, on every machine, and with any version of NumPy.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sweeper.data.noise import mislabelled
 from sweeper.data.tables import Table
 from sweeper.errors import DataError
 from sweeper.records import Floats, Fold, Ints, Task
@@ -41,6 +43,7 @@ class SplitPlan:
         repeats: times that training and validation rows are divided anew.
         standardise: shift and scale inputs, and the target of a regression, by the training rows' statistics.
         stratify: keep the classes' shares in every part; regression has no classes.
+        label_noise: share of the training rows that are given another class; validation and test rows stay true.
 
     Raises:
         DataError: validation and folds are both given, or neither is; test rows are given without folds, or not with.
@@ -53,6 +56,7 @@ class SplitPlan:
     repeats: int = 1
     standardise: bool = True
     stratify: bool = True
+    label_noise: float = 0.0
 
     def __post_init__(self) -> None:
         single = self.train is not None and self.validation is not None and self.test is None
@@ -89,9 +93,11 @@ def split(table: Table, plan: SplitPlan, replicate: int, seed: int) -> tuple[Fol
         One fold per repeat and per k of k-fold, repeat by repeat.
 
     Raises:
-        DataError: there are too few rows, or a class has too few to stand in every part.
+        DataError: there are too few rows, a class has too few to stand in every part, or there are no classes to
+            mislabel.
     """
-    return tuple(fold_of(table, parts, plan.standardise) for parts in parts_of(table, plan, replicate, seed))
+    taught = mislabelled(table.y, table.classes, plan.label_noise, _stream(seed, replicate, 0, 0))
+    return tuple(fold_of(table, taught, parts, plan.standardise) for parts in parts_of(table, plan, replicate, seed))
 
 
 def parts_of(table: Table, plan: SplitPlan, replicate: int, seed: int) -> Iterator[Parts]:
@@ -179,11 +185,12 @@ def _check_classes(labels: npt.NDArray[np.generic], parts: Parts, classes: Seque
                 )
 
 
-def fold_of(table: Table, parts: Parts, standardise: bool) -> Fold:
+def fold_of(table: Table, taught: npt.NDArray[np.generic], parts: Parts, standardise: bool) -> Fold:
     """The rows of a table as a fold: float32, standardised by the training rows' statistics if asked.
 
     Args:
         table: the rows.
+        taught: `N`, the targets that training sees.
         parts: which of them train, validate and test.
         standardise: see `SplitPlan`.
 
@@ -197,17 +204,21 @@ def fold_of(table: Table, parts: Parts, standardise: bool) -> Fold:
     if standardise and table.task is Task.REGRESSION:
         mean, scale = _mean_and_scale(y[parts.train].astype(np.float64))
         y, target_scale = (y - mean) / scale, float(scale)
+        taught = y  # a regression mislabels nothing
     inputs = _float32(x, table.feature_names)
-    targets = y.astype(np.int64) if table.task is Task.MULTICLASS else _float32(y[:, None], ("target",))[:, 0]
     return Fold(
         x_train=inputs[parts.train],
-        y_train=targets[parts.train],
+        y_train=_targets(taught[parts.train], table.task),
         x_validation=inputs[parts.validation],
-        y_validation=targets[parts.validation],
+        y_validation=_targets(y[parts.validation], table.task),
         x_test=inputs[parts.test],
-        y_test=targets[parts.test],
+        y_test=_targets(y[parts.test], table.task),
         target_scale=target_scale,
     )
+
+
+def _targets(y: npt.NDArray[np.generic], task: Task) -> Floats | Ints:
+    return y.astype(np.int64) if task is Task.MULTICLASS else _float32(y[:, None], ("target",))[:, 0]
 
 
 def _mean_and_scale(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

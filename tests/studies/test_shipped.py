@@ -38,10 +38,12 @@ def test_a_shipped_sweep_finds_and_divides_its_data(path):
             assert len(fold.x_train) == data.train
 
 
-def test_digits_measures_six_spaces_and_a_placebo():
-    sweep = shipped("digits").sweep
-    assert list(sweep.spaces) == ["none", "shared", "placebo", "masked", "per_layer", "per_layer_l2", "both"]
-    assert [sweep.dimensions(name, 4).numbers for name in sweep.spaces] == [0, 1, 4, 1, 3, 4, 7]
+@pytest.mark.parametrize("name", ["digits", "digits_noisy"])
+def test_digits_measures_seven_spaces_and_a_placebo(name: str):
+    sweep = shipped(name).sweep
+    spaces = ["none", "shared", "placebo", "masked", "per_layer", "shared_l2", "per_layer_l2", "both"]
+    assert list(sweep.spaces) == spaces
+    assert [sweep.dimensions(name, 4).numbers for name in sweep.spaces] == [0, 1, 4, 1, 3, 1, 4, 7]
     assert sweep.mode == "measurement"
     assert (sweep.search.trials, sweep.search.replicates) == (32, 10)
 
@@ -51,6 +53,19 @@ def test_a_shipped_sweep_has_a_placebo_of_its_shared_space(path):
     spaces = read_sweep(path).sweep.spaces
     assert spaces["placebo"].placebo >= 2
     assert spaces["placebo"].model_copy(update={"placebo": 0}) == spaces["shared"]
+
+
+def test_the_noisy_digits_are_the_digits_but_for_a_fifth_of_the_training_labels():
+    plain, noisy = shipped("digits").sweep, shipped("digits_noisy").sweep
+    assert noisy.data.label_noise == 0.2
+    assert noisy.data.model_copy(update={"label_noise": 0.0}) == plain.data
+    assert (noisy.model, noisy.train, noisy.search, noisy.ranges) == (
+        plain.model,
+        plain.train,
+        plain.search,
+        plain.ranges,
+    )
+    assert noisy.spaces == plain.spaces
 
 
 def test_digits_tpe_is_in_product_mode():
