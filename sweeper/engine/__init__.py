@@ -13,13 +13,14 @@ from sweeper.engine.device import (
 from sweeper.engine.energy import energy_note, find_meter
 from sweeper.engine.engine import Engine
 from sweeper.engine.memory import Footprint, device_free_bytes, device_peak_bytes, footprint
-from sweeper.engine.tick import Prepared, Tick
+from sweeper.engine.tick import Prepared, Snapshot, Tick
 
 __all__ = [
     "DeviceFacts",
     "Engine",
     "Footprint",
     "Prepared",
+    "Snapshot",
     "Tick",
     "can_compile",
     "cpu_cores",

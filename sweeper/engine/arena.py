@@ -6,7 +6,7 @@ Letters: K slots, L weight layers. Static means that a compiled step (or a captu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch.utils._pytree import tree_map_only
 from sweeper.engine.dropout import thresholds
 from sweeper.networks import RegularizedNetwork
 from sweeper.records import Fit
+
+PROGRESS = ("step", "epoch", "best_loss", "best_epoch", "stale", "trained_loss")
+"""What an `Arena` counts of a fit as it trains."""
 
 
 class Arena:
@@ -71,6 +74,27 @@ class Arena:
         self.seed[slot], self.fold[slot] = fit.seed, fit.fold
         self.best_loss[slot] = torch.inf
         self.active[slot] = True
+
+    def state_of(self, slot: int) -> dict[str, Tensor]:
+        """All that a fit in a slot has come to, by a name each, on the CPU: with its `Fit`, it goes on from there."""
+        state = {f"weights/{name}": weight for name, weight in self.weights.items()}
+        state |= {f"best/{name}": self.best[name] for name in self.moving}
+        for name, moments in self.moments.items():
+            state |= {f"moments/{number}/{name}": moment for number, moment in enumerate(moments)}
+        state |= {f"fit/{name}": getattr(self, name) for name in PROGRESS}
+        return {name: tensor[slot].detach().cpu().clone() for name, tensor in state.items()}
+
+    def resume(self, slot: int, state: Mapping[str, Tensor]) -> None:
+        """Bring the fit that was just put into a slot to where another slot's `state_of` says."""
+        for name, value in state.items():
+            kind, _, rest = name.partition("/")
+            if kind == "moments":
+                number, _, rest = rest.partition("/")
+                self.moments[rest][int(number)][slot].copy_(value)
+            elif kind == "fit":
+                getattr(self, rest)[slot] = value
+            else:
+                {"weights": self.weights, "best": self.best}[kind][rest][slot].copy_(value)
 
     @property
     def per_lane(self) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeper.engine.arena import Arena, initial_weights
+from sweeper.engine.checks import check_fit, check_past
 from sweeper.engine.compiler import Compiled, Eager
 from sweeper.engine.device import find_device, memory_errors
 from sweeper.engine.folds import DeviceFolds
@@ -37,7 +38,7 @@ from sweeper.engine.rehearsal import part_of_tick, whole_tick
 from sweeper.engine.seat import NAN, Final, Seat, diverged_result, ended_result
 from sweeper.engine.stacking import example_rows, network_in_slots, stacking_obstacle
 from sweeper.engine.step import row_scores
-from sweeper.engine.tick import Launched, Prepared, Tick
+from sweeper.engine.tick import Launched, Prepared, Snapshot, Tick
 from sweeper.errors import EngineError
 from sweeper.records import Cost, Fit, FitResult, Fold, Outcome, Score, Task, Training
 
@@ -134,14 +135,30 @@ class Engine:
         """Whether the host is free while the device works on a tick."""
         return self.device.type == "cuda"
 
-    def prepare(self, fit: Fit) -> Prepared:
+    def prepare(self, fit: Fit, past: Snapshot | None = None) -> Prepared:
         """Draw the weights that a fit starts from; the device may be at work.
 
+        Args:
+            fit: which.
+            past: how far it had come in another engine, or in this one before.
+
         Raises:
-            EngineError: the setting has the wrong number of layers, or there is no such fold.
+            EngineError: the setting has the wrong number of layers, there is no such fold, or the snapshot is of
+                another network or optimiser.
         """
-        self._check(fit)
-        return Prepared(fit, initial_weights(self.build, fit.seed))
+        check_fit(fit, self.network.layers, self._undropped, self.folds.count)
+        if past is not None:
+            check_past(fit, past, self.arena)
+        return Prepared(fit, initial_weights(self.build, fit.seed), past)
+
+    def snapshots(self, keys: Sequence[str] | None = None) -> dict[str, Snapshot]:
+        """How far fits have come (all of them by default), between ticks; not those that have yet to begin."""
+        self._refuse_in_flight("take snapshots")
+        return {
+            seat.fit.key: Snapshot(self.arena.state_of(slot), tuple(seat.scores))
+            for slot, seat in self._seated(keys)
+            if seat.scores
+        }
 
     def admit(self, fits: Sequence[Fit | Prepared]) -> None:
         """Put fits into free slots, between ticks; they start at the next one.
@@ -157,7 +174,10 @@ class Engine:
         empty = [slot for slot, seat in enumerate(self.seats) if seat is None]
         for one, slot in zip(prepared, empty, strict=False):
             self.arena.fill(slot, one.fit, dict(one.initial))
-            self.seats[slot] = Seat(one.fit)
+            self.seats[slot] = seat = Seat(one.fit)
+            if one.past is not None:
+                self.arena.resume(slot, one.past.tensors)
+                seat.scores, seat.best_epoch = list(one.past.scores), int(one.past.tensors["fit/best_epoch"])
 
     def evict(self, keys: Sequence[str] | None = None) -> dict[str, Cost]:
         """Give fits up (all of them by default) and free their slots; returns what each has cost so far."""
@@ -323,21 +343,6 @@ class Engine:
         """Taken slots and who sits there; all of them, or those of some fits."""
         taken = [(slot, seat) for slot, seat in enumerate(self.seats) if seat is not None]
         return taken if keys is None else [(slot, seat) for slot, seat in taken if seat.fit.key in keys]
-
-    def _check(self, fit: Fit) -> None:
-        layers = len(fit.setting.keep_prob)
-        if layers != self.network.layers:
-            raise EngineError(
-                f"fit {fit.key}: its setting has {layers} layers, but the network has {self.network.layers} weight "
-                f"layers. Give one keep_prob and one lambda_ per weight layer."
-            )
-        for layer in self._undropped:
-            if fit.setting.keep_prob[layer] != 1.0:
-                raise EngineError(
-                    f"fit {fit.key}: keep_prob_{layer} is not 1, but the engine was told that it always is."
-                )
-        if not 0 <= fit.fold < self.folds.count:
-            raise EngineError(f"fit {fit.key}: there is no fold {fit.fold}; the engine has {self.folds.count}, from 0.")
 
     def _refuse_in_flight(self, what: str) -> None:
         if self._launched is not None:

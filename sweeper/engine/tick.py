@@ -12,11 +12,29 @@ from sweeper.records import Fit, FitResult, Score
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """How far a fit has come: enough to go on elsewhere as if nothing had happened.
+
+    Attributes:
+        tensors: by name, see `Arena.state_of`.
+        scores: one per epoch so far.
+    """
+
+    tensors: Mapping[str, Tensor]
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A fit with the weights that it starts from, ready to be put into a slot."""
+    """A fit with the weights that it starts from, ready to be put into a slot.
+
+    Attributes:
+        past: how far it had come elsewhere; None for one that begins.
+    """
 
     fit: Fit
     initial: Mapping[str, Tensor]
+    past: Snapshot | None = None
 
 
 @dataclass(frozen=True)
