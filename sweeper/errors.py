@@ -10,7 +10,8 @@
     ├── SearchError             a sampler that can't search this space
     ├── LedgerError             the SQL store refuses or can't be reached
     │   ├── UnknownSweepError   no sweep of that name in this store
-    │   └── SweepChangedError   the name is taken by a sweep with other content
+    │   ├── SweepChangedError   the name is taken by a sweep with other content
+    │   └── StoreAwayError      its server is away for now
     ├── DeliveryError           MLflow can't be reached or refuses a run
     └── PriceError              too little was measured to compare two spaces
 
@@ -50,6 +51,10 @@ class NetworkError(EngineError):
     """A module can't be trained beside others as it is, or its output doesn't fit the task."""
 
 
+class CheckpointError(SweeperError):
+    """A checkpoint can't be written or read."""
+
+
 class SearchError(SweeperError):
     """A sampler can't search the space that it was given."""
 
@@ -64,6 +69,10 @@ class UnknownSweepError(LedgerError):
 
 class SweepChangedError(LedgerError):
     """The name is taken by a sweep whose file or data differ."""
+
+
+class StoreAwayError(LedgerError):
+    """The SQL store's server is away, or undid a transaction for another's sake; a later try may succeed."""
 
 
 class DeliveryError(SweeperError):
