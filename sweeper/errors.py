@@ -13,6 +13,7 @@
     │   ├── SweepChangedError   the name is taken by a sweep with other content
     │   └── StoreAwayError      its server is away for now
     ├── DeliveryError           MLflow can't be reached or refuses a run
+    │   └── ReportError         MLflow has all runs of a sweep, but not its report
     └── PriceError              too little was measured to compare two spaces
 
 Each message says what was found and where, what would be right, and what to do about it.
@@ -67,6 +68,10 @@ class UnknownSweepError(LedgerError):
     """No sweep of that name stands in this store."""
 
 
+class UnknownTrialError(LedgerError):
+    """No trial of that name stands in this sweep."""
+
+
 class SweepChangedError(LedgerError):
     """The name is taken by a sweep whose file or data differ."""
 
@@ -77,6 +82,10 @@ class StoreAwayError(LedgerError):
 
 class DeliveryError(SweeperError):
     """MLflow can't be reached, or refuses a run."""
+
+
+class ReportError(DeliveryError):
+    """MLflow has all runs of a sweep, but its report could not be made or logged."""
 
 
 class PriceError(SweeperError):

@@ -6,10 +6,11 @@ made at the launch and kept (`Numerics`).
 
 from sweeper.calibration.choice import Wish, set_up
 from sweeper.calibration.outlook import Estimate, Pace, Span, estimate, pilot, rehearsed_pace
-from sweeper.calibration.setup import Numerics, Setup
+from sweeper.calibration.setup import Maker, Numerics, Setup
 
 __all__ = [
     "Estimate",
+    "Maker",
     "Numerics",
     "Pace",
     "Setup",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sweeper.cli import check, deliver, look, price, report, run, work
+from sweeper.cli import check, deliver, look, price, replay, report, run, work
 
 app = typer.Typer(
     name="sweeper",
@@ -24,6 +24,7 @@ app.command("check", epilog="Example: sweeper check studies/digits.yaml")(check.
 app.command("status", epilog="Example: sweeper status digits --json")(look.status)
 app.command("trials", epilog="Example: sweeper trials digits --space per_layer --limit 10")(look.trials)
 app.command("best", epilog="Example: sweeper best digits --space masked")(look.best)
+app.command("replay", epilog="Example: sweeper replay digits/shared/0/7")(replay.replay)
 app.command("price", epilog="Example: sweeper price digits --plot curves.svg")(price.price)
 app.command("report", epilog="Example: sweeper report digits --out digits.html --plots pictures")(report.report)
 app.command("dashboard", epilog="Example: sweeper dashboard --port 5000")(deliver.dashboard)
