@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,25 @@ def check_keep_prob(keep: float, name: str) -> None:
             f"{name} = {keep} lies outside (0, 1]. keep_prob is the chance that a unit is kept; PyTorch and fast.ai "
             f"count p, the chance that it is dropped. From a p, pass 1 - p."
         )
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """A layer whose input is dropped and whose weight is penalised.
+
+    Attributes:
+        name: as `module.get_submodule` takes it; "" for a module that is one layer.
+        outputs: how many units, or channels of a convolution.
+        kind: which of the two.
+        shape: of its weight.
+        runs: how often it runs in one pass.
+    """
+
+    name: str
+    outputs: int
+    kind: Literal["units", "channels"]
+    shape: tuple[int, ...]
+    runs: int = 1
 
 
 @dataclass(frozen=True, eq=False)

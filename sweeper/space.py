@@ -165,6 +165,11 @@ class Space:
         real = [parameter for part in self._parts for parameter in part.parameters()]
         return (*real, *(Parameter(f"placebo_{i + 1}") for i in range(self.placebo)))
 
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """The names of the parameters that are switches: those of masked layers."""
+        return tuple(parameter.name for parameter in self.parameters if parameter.kind == "bool")
+
     def setting(self, params: Mapping[str, ParameterValue]) -> Setting:
         """The setting that these parameters stand for.
 

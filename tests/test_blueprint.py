@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from small import Change, write_sweep
-from sweeper.blueprint import Access, Blueprint, Construction, construct, named_packages
+from sweeper.blueprint import Blueprint, named_packages
 from sweeper.config import read_sweep
+from sweeper.construction import Access, Construction, construct
 from sweeper.data import Table
 from sweeper.errors import SweepFileError
 from sweeper.records import Task

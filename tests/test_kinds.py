@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from small import Change, Ran, outcome, run_here, write_sweep
-from sweeper.blueprint import Access, named_packages
+from sweeper.blueprint import named_packages
 from sweeper.config import read_sweep
+from sweeper.construction import Access
+from sweeper.launched import launched_blueprint, launched_shapes
 from sweeper.worker import Ending
-from sweeper.workload import Workload, launched_blueprint, launched_shapes, workload_of
+from sweeper.workload import Workload, workload_of
 
 NETS = """\
 from torch import nn

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from small import FOLDS, START, TPE, Change, small_workload, write_sweep
-from sweeper.blueprint import Access
 from sweeper.config import CmaEs, Gp, Grid, Qmc, Random, Tpe, read_sweep
+from sweeper.construction import Access
 from sweeper.errors import SweepFileError
 from sweeper.records import Setting
 from sweeper.search import KINDS, SamplerSpec

@@ -3,14 +3,13 @@
 from sweeper.networks.head import head
 from sweeper.networks.mlp import ACTIVATIONS, Network, mlp
 from sweeper.networks.regularize import RegularizedNetwork, regularize
-from sweeper.networks.survey import Survey, WeightLayer, survey
+from sweeper.networks.survey import Survey, survey
 
 __all__ = [
     "ACTIVATIONS",
     "Network",
     "RegularizedNetwork",
     "Survey",
-    "WeightLayer",
     "head",
     "mlp",
     "regularize",

@@ -20,28 +20,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from sweeper.errors import NetworkError
 from sweeper.networks import refusals
-from sweeper.records import Task
+from sweeper.records import Task, WeightLayer
 
 Example = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class WeightLayer:
-    """A layer whose input is dropped and whose weight is penalised.
-
-    Attributes:
-        name: as `module.get_submodule` takes it; "" for a module that is one layer.
-        outputs: how many units, or channels of a convolution.
-        kind: which of the two.
-        shape: of its weight.
-        runs: how often it runs in one pass.
-    """
-
-    name: str
-    outputs: int
-    kind: Literal["units", "channels"]
-    shape: tuple[int, ...]
-    runs: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,11 @@ to B = N. At N = 64 and n = 16 one study's U-statistic knows as much as 6.3 trac
 Failed and pruned trials have loss +inf and are never the incumbent, but they do count as trials. A subset that
 holds nothing else has no incumbent and its loss is +inf: with F such trials a study's curve is +inf for n <= F and
 finite beyond. That is meant: no finite number is the mean loss of a search that may come back empty-handed.
+
+Bands are t-intervals over replicates. With a single study there is no such interval, but its trials are i.i.d. given
+the split: there the exact LD bands of Lourie et al. hold (`bands`). They bound what n trials find of one loss that is
+both searched and read, so they belong to the validation loss; the test loss of the trial that validation chose is
+another quantity, which they don't bound. Trials of several replicates are not i.i.d., and are not pooled for it.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from sweeper.price.bands import LdBand, ld_band
 from sweeper.price.intervals import Estimate, ends, paired_t, simultaneous_confidence, t_interval
 from sweeper.records import PricedTrial
 
@@ -59,6 +65,7 @@ class Block:
         validation: `N`, ascending; +inf for failed and pruned trials.
         test: `N`, the test losses of the same trials in the same order.
         order: `N`, when each of them ran: 0 for the first trial of the block.
+        number: `N`, their numbers in the study.
         cost: mean cost of one trial by the names in `COSTS`, NaN where one was not measured; failed trials were paid
             for too.
     """
@@ -66,6 +73,7 @@ class Block:
     validation: Doubles
     test: Doubles
     order: Ints
+    number: Ints
     cost: Mapping[str, float]
 
     @classmethod
@@ -82,7 +90,8 @@ class Block:
         validation, test = _losses(validation, test)
         order = np.argsort(validation, kind="stable")
         cost = {name: float(cost.mean()) if len(number) else math.nan for name, cost in zip(COSTS, costs, strict=True)}
-        return cls(validation[order], test[order], order, MappingProxyType(cost))
+        numbers = number[order].astype(np.int64)
+        return cls(validation[order], test[order], order, numbers, MappingProxyType(cost))
 
     def __len__(self) -> int:
         return len(self.test)
@@ -230,6 +239,8 @@ class SpaceCurve:
         validation: `G`, the mean validation loss of the same incumbents.
         replicates: R.
         mode: how it was searched.
+        validation_band: of a single study's random search, which has no replicates to take an interval from: the LD
+            band of its validation loss. The test loss has none.
     """
 
     space: str
@@ -241,6 +252,7 @@ class SpaceCurve:
     validation: Doubles
     replicates: int
     mode: Mode
+    validation_band: LdBand | None = None
 
 
 def space_curve(
@@ -265,7 +277,21 @@ def space_curve(
     curves = block_curves(used, budgets, mode=mode)
     mean, half = t_interval(curves)
     validation, _ = t_interval(block_curves(used, budgets, "validation", mode))
-    return SpaceCurve(space, budgets, mean, *ends(mean, half), _together(curves, budgets), validation, len(used), mode)
+    together = _together(curves, budgets)
+    band = _band_of_one(used, budgets) if mode is Mode.MEASUREMENT else None
+    return SpaceCurve(space, budgets, mean, *ends(mean, half), together, validation, len(used), mode, band)
+
+
+def _band_of_one(blocks: Sequence[Block], budgets: Ints) -> LdBand | None:
+    """The LD band of a single study; None with several, whose trials are not alike: splits differ in difficulty."""
+    return ld_band(in_order(blocks[0]), budgets) if len(blocks) == 1 else None
+
+
+def in_order(block: Block) -> Doubles:
+    """A study's validation losses in the order in which its trials ran, `N`."""
+    losses = np.empty(len(block))
+    losses[block.order] = block.validation
+    return losses
 
 
 def _together(curves: Doubles, budgets: Ints) -> dict[int, Estimate]:

@@ -74,6 +74,9 @@ class PriceAt:
             the measurable range are extrapolated.
         simultaneous: the same with an interval that holds for all edges of the table at once.
         per_hyperparameter: the price of one more hyperparameter, price ** (1 / extra); None without extra ones.
+        per_bit: price ** (1 / bits), the price of one more switch; None without extra ones. It lays the whole price
+            on the switches: the same as per_hyperparameter where nothing else is added, and where continuous
+            hyperparameters are, the most that a switch can have cost unless those made the search cheaper.
         trials_per_hyperparameter: (n' - n0) / extra, the further trials that each more hyperparameter asks for.
         costs: the price in those currencies of `COSTS` that were measured in every trial, and in "money" where a
             price per device-hour is given.
@@ -88,6 +91,7 @@ class PriceAt:
     trials: Estimate
     simultaneous: Estimate
     per_hyperparameter: Estimate | None
+    per_bit: Estimate | None
     trials_per_hyperparameter: Estimate | None
     costs: Mapping[str, CostPrice]
 
@@ -100,11 +104,13 @@ class Asked:
         extra: how many more hyperparameters the larger space has.
         confidence: of the simultaneous intervals.
         device_hour: money for an hour of the device; None where nobody gave a price.
+        bits: how many of the extra hyperparameters are switches.
     """
 
     extra: int
     confidence: float = CONFIDENCE
     device_hour: float | None = None
+    bits: int = 0
 
 
 def price_at(n0: int, pair: Pair, asked: Asked) -> PriceAt:
@@ -129,6 +135,7 @@ def price_at(n0: int, pair: Pair, asked: Asked) -> PriceAt:
         trials=price,
         simultaneous=wide,
         per_hyperparameter=_per_hyperparameter(price, asked.extra),
+        per_bit=_per_hyperparameter(price, asked.bits),
         trials_per_hyperparameter=price.plus(-1).times(small / asked.extra) if asked.extra > 0 else None,
         costs=_cost_prices(price, logs, pair, asked),
     )

@@ -51,6 +51,7 @@ class SpaceShape:
         keep_prob, lambda_: "fixed", "shared", "masked", "grouped" or "per_layer".
         dimensions: number of hyperparameters that are searched, placebos included.
         placebo: how many of them do nothing.
+        bits: how many of them are switches, on or off.
 
     Raises:
         PriceError: a kind is none of the five.
@@ -60,6 +61,7 @@ class SpaceShape:
     lambda_: str
     dimensions: int
     placebo: int = 0
+    bits: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in (("keep_prob", self.keep_prob), ("lambda", self.lambda_)):

@@ -32,11 +32,13 @@ class Side:
         curves: `R x G`, mean test loss of a search of that many trials.
         traces: `R x N`, the incumbent's test loss after each trial, in the order in which they ran.
         costs: per currency `R`, mean cost of a trial; NaN where it was not measured.
+        blocks: the R studies themselves.
     """
 
     curves: Doubles
     traces: Doubles
     costs: Mapping[str, Doubles]
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,7 @@ def _side(blocks: Sequence[Block], trials: int, budgets: Ints, mode: Mode) -> Si
         curves=block_curves(blocks, budgets, mode=mode),
         traces=np.stack([block.trace()[1][:trials] for block in blocks]),
         costs={name: np.array([block.cost[name] for block in blocks]) for name in COSTS},
+        blocks=tuple(blocks),
     )
 
 

@@ -2,7 +2,8 @@
 
 BUYS is the vertical distance of the two test-loss curves at the same number of trials B, positive where the larger
 space is better; PRICE the horizontal one (`distance`), BREAK-EVEN where they cross (`breakeven`), ERT the price by
-first hits (`hitting`). Blocks are paired by replicate and are the unit of every interval.
+first hits (`hitting`), WARM what the larger space buys from the smaller one's incumbent on (`warm`). Blocks are paired
+by replicate and are the unit of every interval.
 
 What is claimed is claimed of BUYS alone, one comparison per edge, with Holm's correction over the edges of the table
 (all of them, also those that could not be priced yet; a placebo's edge is a control and claims nothing). Everything
@@ -24,6 +25,7 @@ from sweeper.price.hitting import ErtPrice, ert_price
 from sweeper.price.intervals import CONFIDENCE, Estimate, holm, paired_p, paired_t, simultaneous_confidence
 from sweeper.price.lattice import Edge, SpaceShape, default_edges, step_phrase
 from sweeper.price.pairs import CLAIM_REPLICATES, Pair, pair_up
+from sweeper.price.warm import Warm, warm
 from sweeper.records import PricedTrial
 
 Studies = Mapping[int, Sequence[PricedTrial]]  # one space's trials by replicate
@@ -52,6 +54,7 @@ class EdgePrice:
         mode: how they were searched.
         step: what the larger space searches in addition, in words.
         extra: how many more hyperparameters it has.
+        bits: how many of those are switches.
         placebo: whether all that it has in addition does nothing.
         replicates: the R replicates that both spaces have, ascending.
         trials: N, trials that each of these studies has at least.
@@ -63,12 +66,14 @@ class EdgePrice:
         prices: at n0 = B/8, B/4, B/2 (fewer where these coincide), ascending.
         running_times: the price by first hits at the same n0; None where no target could be set.
         break_even: the budget from which on the larger space pays.
+        warm: what the larger space buys from the smaller one's incumbent on; None in product mode.
     """
 
     edge: Edge
     mode: Mode
     step: str
     extra: int
+    bits: int
     placebo: bool
     replicates: tuple[int, ...]
     trials: int
@@ -80,6 +85,7 @@ class EdgePrice:
     prices: tuple[PriceAt, ...]
     running_times: tuple[ErtPrice | None, ...]
     break_even: BreakEven
+    warm: Warm | None
 
     @property
     def headline(self) -> PriceAt:
@@ -185,8 +191,8 @@ def _price_edge(
     device_hour: float | None,
 ) -> EdgePrice:
     smaller, larger = shapes[edge.smaller], shapes[edge.larger]
-    extra = larger.dimensions - smaller.dimensions
-    asked = Asked(extra, simultaneous_confidence(comparisons), device_hour)
+    extra, bits = larger.dimensions - smaller.dimensions, larger.bits - smaller.bits
+    asked = Asked(extra, simultaneous_confidence(comparisons), device_hour, bits)
     differences = pair.differences[:, -1]
     p_value = paired_p(differences)
     starts = sorted({max(1, pair.budget // part) for part in _PARTS})
@@ -195,6 +201,7 @@ def _price_edge(
         mode=mode,
         step=step_phrase(smaller, larger) or f"searching {edge.larger}",
         extra=extra,
+        bits=bits,
         placebo=_is_placebo(edge, shapes),
         replicates=pair.replicates,
         trials=pair.trials,
@@ -206,6 +213,7 @@ def _price_edge(
         prices=tuple(price_at(n0, pair, asked) for n0 in starts),
         running_times=tuple(ert_price(n0, pair) for n0 in starts),
         break_even=break_even(pair),
+        warm=warm(pair),
     )
 
 

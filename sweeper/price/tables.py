@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 
+from sweeper.price.masks import HitRates
 from sweeper.price.price import EdgePrice
 from sweeper.price.spaces import SpaceSummary
 from sweeper.price.words import (
@@ -15,12 +17,17 @@ from sweeper.price.words import (
     effective_text,
     ert_text,
     p_text,
+    per_bit_text,
     per_hyperparameter_text,
     price_text,
+    switched_off,
+    warm_text,
 )
 
 Cells = Mapping[str, str]
 """Column to text; all rows of a table have the same columns in the same order."""
+
+MOST_MASKS = 16  # 2^L masks are too many to read: the best half of these and the worst
 
 
 def edge_cells(price: EdgePrice) -> Cells:
@@ -34,8 +41,10 @@ def edge_cells(price: EdgePrice) -> Cells:
         "p (Holm)": p_text(price.adjusted_p),
         f"price at n0 = {n0}": price_text(headline),
         "per hyperparameter": per_hyperparameter_text(headline, price.extra),
+        "per bit": per_bit_text(headline, price.bits),
         "break-even trials": break_even_text(price.break_even),
         f"ERT ratio at n0 = {n0}": ert_text(times),
+        f"warm buys at {price.budget} trials": warm_text(price.warm),
     }
 
 
@@ -63,6 +72,42 @@ def space_cells(space: SpaceSummary) -> Cells:
         "failed or pruned": f"{space.failed:.0%}",
         **costs,
     }
+
+
+def mask_cells(found: HitRates) -> list[Cells]:
+    """One row per mask, the best first: how many trials drew it, and how many of them reached the target.
+
+    Of more than 16 masks, the 8 best and the 8 worst.
+    """
+    masks, half = found.masks, MOST_MASKS // 2
+    shown = masks if len(masks) <= MOST_MASKS else chain(masks[:half], masks[-half:])
+    return [
+        {
+            "switched off": switched_off(mask.off, len(found.switches)),
+            "trials": str(mask.trials),
+            "that reach it": str(mask.hits),
+            "share": f"{mask.rate:.1%}",
+        }
+        for mask in shown
+    ]
+
+
+def switch_cells(found: HitRates) -> list[Cells]:
+    """One row per switch: the hit rate without and with what it switches, and which is shown to be better."""
+    return [
+        {
+            "switch": one.switch,
+            "share with it off": _rate(one.off),
+            "share with it on": _rate(one.on),
+            "off minus on": difference_text(one.gain),
+            "better": str(one.leaning),
+        }
+        for one in found.switches
+    ]
+
+
+def _rate(rate: float) -> str:
+    return "-" if math.isnan(rate) else f"{rate:.1%}"
 
 
 def _name(price: EdgePrice) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sweeper.price.breakeven import BreakEven
 from sweeper.price.curves import Mode
@@ -11,7 +11,10 @@ from sweeper.price.distance import PriceAt, Reach
 from sweeper.price.effective import MOST, Effective
 from sweeper.price.hitting import ErtPrice
 from sweeper.price.intervals import Estimate
+from sweeper.price.masks import HitRates, Leaning
+from sweeper.price.pairs import CLAIM_REPLICATES
 from sweeper.price.price import SIGNIFICANCE, EdgePrice, Verdict
+from sweeper.price.warm import Warm
 
 CURRENCIES: Mapping[str, str] = {
     "trials": "trials",
@@ -25,6 +28,7 @@ CURRENCIES: Mapping[str, str] = {
 """What the currencies of a price are called, in the order of a table."""
 
 UNMEASURED = "not measurable"
+_SWITCHED = {"drop": "dropout", "l2": "L2"}  # what switches are called by their names' first part
 _WHERE = {Mode.MEASUREMENT: "On this workload", Mode.PRODUCT: "On this workload, in single traces (product mode)"}
 
 
@@ -53,12 +57,26 @@ def price_text(price: PriceAt, *, simultaneous: bool = False) -> str:
 
 def per_hyperparameter_text(price: PriceAt, extra: int) -> str:
     """The price of one more hyperparameter, the extra-th root of the price; "-" without extra ones."""
-    if price.per_hyperparameter is None:
+    return _root_text(price, price.per_hyperparameter, extra)
+
+
+def per_bit_text(price: PriceAt, bits: int) -> str:
+    """The price of one more switch, the bits-th root of the price; "-" without extra switches."""
+    return _root_text(price, price.per_bit, bits)
+
+
+def _root_text(price: PriceAt, found: Estimate | None, degree: int) -> str:
+    if found is None:
         return "-"
     if price.reach is Reach.NO_TARGET:
         return UNMEASURED
-    limits = price.measurable_from ** (1 / extra), price.measurable_to ** (1 / extra)
-    return _ratio_with_interval(price.per_hyperparameter, *limits)
+    limits = price.measurable_from ** (1 / degree), price.measurable_to ** (1 / degree)
+    return _ratio_with_interval(found, *limits)
+
+
+def warm_text(found: Warm | None) -> str:
+    """What a warm search buys, with its interval; "-" in product mode."""
+    return "-" if found is None else difference_text(found.buys)
 
 
 def cost_text(price: PriceAt, currency: str) -> str:
@@ -214,3 +232,52 @@ def _from(found: BreakEven) -> str:
     if found.trials == 0:
         return ", and from the first trial on"
     return f", and from {break_even_text(found)} trials on"
+
+
+def switched_off(off: Sequence[str], switches: int) -> str:
+    """The switches of a mask that are off: "drop_1, drop_3", "nothing", "everything"."""
+    if not off:
+        return "nothing"
+    return "everything" if len(off) == switches else ", ".join(off)
+
+
+def mask_sentence(found: HitRates) -> str:
+    """What the hit rates of masks say, in one sentence.
+
+    For example "On this workload, 12.3% of the trials of masked reach the test loss that 16 trials of shared reach (8
+    masks, all drawn alike); dropout is best left off in layer 1 and left on in layer 3, and for layer 2 neither is
+    shown."
+    """
+    share = found.hits / found.trials if math.isnan(found.chance) else found.chance
+    target = f"the test loss that {found.n0} {_plural('trial', found.n0)} of {found.edge.smaller} reach"
+    masks = 2 ** len(found.switches)
+    opening = f"{_WHERE[Mode.MEASUREMENT]}, {share:.1%} of the trials of {found.edge.larger} reach {target}"
+    return f"{opening} ({masks} masks, all drawn alike); {_leanings(found)}."
+
+
+def _leanings(found: HitRates) -> str:
+    """What is shown of each layer, one clause per kind of switch."""
+    if found.replicates < CLAIM_REPLICATES:
+        return f"too few replicates to say which layers are best left off (R = {found.replicates})"
+    kinds = dict.fromkeys(one.switch.rpartition("_")[0] for one in found.switches)
+    return "; ".join(_kind_leanings(found, kind) for kind in kinds)
+
+
+def _kind_leanings(found: HitRates, kind: str) -> str:
+    layers: dict[Leaning, list[str]] = {leaning: [] for leaning in Leaning}
+    for one in found.switches:
+        name, _, layer = one.switch.rpartition("_")
+        if name == kind:
+            layers[one.leaning].append(layer)
+    shown = [f"left {side} in {_layers(layers[side])}" for side in (Leaning.OFF, Leaning.ON) if layers[side]]
+    word = _SWITCHED.get(kind, kind)
+    if not shown:
+        return f"whether {word} is better off or on is not shown for {_layers(layers[Leaning.OPEN])}"
+    said = f"{word} is best {' and '.join(shown)}"
+    return said + (f", and for {_layers(layers[Leaning.OPEN])} neither is shown" if layers[Leaning.OPEN] else "")
+
+
+def _layers(layers: Sequence[str]) -> str:
+    """Layers by their numbers: "layer 1", "layers 1 and 3", "layers 1, 2 and 4"."""
+    *others, last = layers
+    return f"layers {', '.join(others)} and {last}" if others else f"layer {last}"

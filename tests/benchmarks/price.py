@@ -38,7 +38,7 @@ SHAPES = {
     "none": SpaceShape("fixed", "fixed", 0),
     "shared": SpaceShape("shared", "fixed", 1),
     "placebo": SpaceShape("shared", "fixed", 4, placebo=3),
-    "masked": SpaceShape("masked", "fixed", 4),
+    "masked": SpaceShape("masked", "fixed", 4, bits=3),
     "per_layer": SpaceShape("per_layer", "fixed", 3),
     "shared_l2": SpaceShape("fixed", "shared", 1),
     "per_layer_l2": SpaceShape("fixed", "per_layer", 4),

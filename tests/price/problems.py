@@ -19,7 +19,7 @@ A = (0.4, 0.5, 0.6)
 B = (1.0, 0.5, 0.5)  # layer 1 wants no dropout
 SHAPES = {
     "shared": SpaceShape("shared", "fixed", 1),
-    "masked": SpaceShape("masked", "fixed", 4),
+    "masked": SpaceShape("masked", "fixed", 4, bits=3),
     "per_layer": SpaceShape("per_layer", "fixed", 3),
 }
 A_SHAPES = {name: SHAPES[name] for name in ("shared", "per_layer")}
@@ -98,6 +98,12 @@ def _chances(space, centre):
 def expected_best(n, space, centre=A):
     """Exact mean of the best loss of n draws."""
     return 0.1 + np.trapezoid(2 * _GRID * np.clip(1.0 - _chances(space, centre), 0.0, 1.0) ** n, _GRID)
+
+
+def expected_best_warm(first, rest, smaller="shared", larger="per_layer", centre=A):
+    """Exact mean of the best loss of n0 draws of the smaller and n of the larger space."""
+    worse = [np.clip(1.0 - _chances(space, centre), 0.0, 1.0) for space in (smaller, larger)]
+    return 0.1 + np.trapezoid(2 * _GRID * worse[0] ** first * worse[1] ** rest, _GRID)
 
 
 def true_buys(n, smaller="shared", larger="per_layer", centre=A):

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from sweeper.price import SpaceShape, budget_cells, edge_cells, price_sweep, space_cells, summarise_spaces
+from sweeper.price import (
+    SpaceShape,
+    budget_cells,
+    difference_text,
+    edge_cells,
+    price_sweep,
+    space_cells,
+    summarise_spaces,
+)
 
 from .problems import A_SHAPES, problem_a, studies
 
@@ -28,13 +36,17 @@ def test_an_edge_says_what_it_buys_costs_and_when_it_pays(edge):
         "p (Holm)",
         "price at n0 = 16",
         "per hyperparameter",
+        "per bit",
         "break-even trials",
         "ERT ratio at n0 = 16",
+        "warm buys at 64 trials",
     ]
     value = float(cells["price at n0 = 16"].split()[0])
     assert value == pytest.approx(edge.headline.trials.value, rel=0.05)
     assert float(cells["per hyperparameter"].split()[0]) == pytest.approx(value**0.5, rel=0.05)
     assert cells["break-even trials"].startswith("> 64")
+    assert cells["per bit"] == "-"
+    assert cells["warm buys at 64 trials"] == difference_text(edge.warm.buys)
 
 
 def test_every_budget_has_its_price_in_every_currency(edge):

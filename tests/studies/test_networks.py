@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeper.blueprint import Access, named_packages
+from sweeper.blueprint import named_packages
 from sweeper.config import read_sweep
+from sweeper.construction import Access
 from sweeper.errors import SweepFileError
 from sweeper.workload import Workload, workload_of
 

@@ -22,6 +22,7 @@ _TRIALS = {
     Mode.PRODUCT: "trials, in the order in which they ran (log scale)",
 }
 _ORDERS = {Mode.MEASUREMENT: " and all orders of their trials", Mode.PRODUCT: ", one trace each (product mode)"}
+_BANDS = "Bands: 95 % at each budget on its own. Spaces share splits and seeds: bands may overlap where spaces differ."
 _SMALLER, _LARGER = PALETTE[1], PALETTE[2]
 _MARKS = "#333333"  # arrows and the diamond
 
@@ -35,16 +36,60 @@ def curve_chart(curves: Sequence[SpaceCurve], title: str, loss: str = LOSS) -> a
         loss: the loss and its unit, for the axis.
 
     Returns:
-        A chart; the bands are 95 % t-intervals over replicates at each budget on its own.
+        A chart; the bands are 95 % t-intervals over replicates at each budget on its own. A space with a single study
+        has no such interval: beside its line stands the median validation loss (dotted) in its LD band.
 
     Raises:
         PriceError: there is nothing to draw.
     """
-    subtitle = [
-        f"Test loss of the trial that validation would choose, averaged over {_averaged_over(curves)}.",
-        "Bands: 95 % at each budget on its own. Spaces share splits and seeds: bands may overlap where spaces differ.",
-    ]
-    return styled(curve_layers(curves, loss), title, subtitle)
+    subtitle = [f"Test loss of the trial that validation would choose, averaged over {_averaged_over(curves)}."]
+    if any(curve.replicates > 1 for curve in curves):
+        subtitle.append(_BANDS)
+    if any(curve.validation_band for curve in curves):
+        subtitle += [
+            "One split has no interval of the test loss. Dotted: median of the best validation loss, in its LD band",
+            "(at least 95 %, all budgets at once, on this split alone), drawn as far as the trials set both its ends.",
+        ]
+    promised, tested = _ld_layer(curves), curve_layers(curves, loss)
+    return styled(tested if promised is None else alt.layer(promised, tested), title, subtitle)
+
+
+def _ld_layer(curves: Sequence[SpaceCurve]) -> alt.LayerChart | None:
+    """The LD bands of the validation loss, and their medians; None without any that has both ends somewhere."""
+    rows = [row for i, curve in enumerate(curves) for row in _ld_rows(curve, PALETTE[i % len(PALETTE)])]
+    if not rows:
+        return None
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=trials_axis(_largest(curves), _TRIALS[curves[0].mode]), detail="space:N"
+    )
+    bands = base.mark_area(opacity=0.12, aria=False).encode(
+        y="lower:Q", y2="upper:Q", fill=alt.Fill("colour:N", scale=None)
+    )
+    medians = base.mark_line(strokeWidth=1.2, strokeDash=[1, 3], aria=False).encode(
+        y="median:Q", stroke=alt.Stroke("colour:N", scale=None)
+    )
+    return alt.layer(bands, medians, hover(base, "median:Q"))
+
+
+def _ld_rows(curve: SpaceCurve, colour: str) -> Iterable[Row]:
+    """Where both ends are finite."""
+    band = curve.validation_band
+    if band is None:
+        return
+    for i in thinned(curve.budgets):
+        median, lower, upper = (float(part[i]) for part in (band.median, band.lower, band.upper))
+        if math.isfinite(upper - lower):
+            n = int(curve.budgets[i])
+            words = f"{curve.space}, {n} trials: median of the best validation loss {median:.4g}"
+            yield {
+                "space": curve.space,
+                "colour": colour,
+                "trials": n,
+                "median": median,
+                "lower": lower,
+                "upper": upper,
+                "words": f"{words}, LD band [{lower:.4g}, {upper:.4g}]",
+            }
 
 
 def curve_layers(curves: Sequence[SpaceCurve], loss: str = LOSS, width: int = 560) -> alt.LayerChart:
