@@ -16,18 +16,24 @@ from typing import IO
 
 
 def start(
-    argv: Sequence[str], environment: Mapping[str, str], threads: int, errors: IO[bytes]
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    threads: int,
+    errors: IO[bytes] | int,
+    *,
+    module: str = "sweeper",
 ) -> subprocess.Popen[bytes]:
-    """Run `python -m sweeper ARGV`.
+    """Run `python -m MODULE ARGV`.
 
     Args:
         argv: the command, which ends when its standard input does.
         environment: what to add to this process's own; a command line is for all to see, so URLs travel here.
         threads: of its arithmetic.
-        errors: where its errors go.
+        errors: where its errors go: a file, or subprocess.DEVNULL.
+        module: the command line, or a smaller program of ours.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeper", *argv],
+        [sys.executable, "-m", module, *argv],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=errors,

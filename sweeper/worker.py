@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from sweeper.calibration import Setup
-from sweeper.errors import OutOfMemoryError
-from sweeper.ledger import sweeps, workers
+from sweeper.errors import OutOfMemoryError, StoreAwayError
+from sweeper.ledger import retries, sweeps, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
@@ -93,6 +94,7 @@ def work(
     Raises:
         OutOfMemoryError: there is no room for a single trial.
     """
+    ledger.patience_s, ledger.is_hurried = retries.PATIENCE_S, lambda: bool(stop)
     while True:
         ended = _life(ledger, sweep, workload, setup, times, stop, on_turn)
         if isinstance(ended, Ending):
@@ -113,17 +115,24 @@ def _life(
     on_turn: Callable[[Scheduler], None],
 ) -> Ending | str:
     """One worker from its registration to its end; returns why it ended, or what it said as it ran out of memory."""
-    with ledger.write() as connection:
-        worker_id = workers.register(connection, setup.device.name, _details(setup))
+    worker_id = ledger.keep(partial(workers.register, device=setup.device.name, details=_details(setup)))
     identity = {"worker": f"{socket.gethostname()}:{os.getpid()}", "device": setup.device.name}
     scheduler = Scheduler(ledger, sweep, workload, setup.engine, worker_id=worker_id, times=times, identity=identity)
-    with Heartbeat(ledger, worker_id):
+    with Heartbeat(ledger, worker_id) as beating:
+
+        def turned(at: Scheduler) -> None:
+            beating()
+            on_turn(at)
+
         try:
             scheduler.open()
-            return _loop(scheduler, stop, on_turn)
+            return _loop(scheduler, stop, turned)
         except OutOfMemoryError as error:
             scheduler.give_up()
             return str(error)
+        except StoreAwayError:
+            ledger.patience_s = 0.0  # its end was waited for already
+            raise
         finally:
             scheduler.close()
 

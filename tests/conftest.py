@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from postgres import Postgres
+from postgres import postgres as started_postgres
+
 # Warnings are errors in tests; these come from inside other people's packages.
 OTHERS = (
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # torch._inductor, on its first compile
@@ -28,3 +31,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, the same for all tests; each takes a database of its own."""
+    with started_postgres() as started:
+        yield started

@@ -34,7 +34,7 @@ CRASHES = {
     "after results were told to the sampler": Crash("sweeper.scheduler.desks:Desks.tell", 3, leaving=True),
     "before results are committed": Crash("sweeper.ledger.workers:set_times", 3, leaving=True),
     "after results were committed": Crash(f"{LOOP}._prepare", 3),
-    "as a study is closed": Crash("sweeper.scheduler.loop:closing_letters", leaving=True),
+    "as a study is closed": Crash("sweeper.scheduler.loop:closings", leaving=True),
     "after the last trial": Crash(f"{LOOP}.close"),
     "as the worker retires": Crash("sweeper.ledger.workers:retire", leaving=True),
 }

@@ -306,10 +306,11 @@ def closed_runs(ledger: Ledger) -> list[str]:
         return list(connection.scalars(select(OutboxRow.uid).where(OutboxRow.status == "FINISHED")))
 
 
-def test_every_trial_and_every_study_leaves_a_finished_run_to_deliver(undisturbed: Ran):
+def test_every_trial_and_study_and_the_sweep_leave_a_finished_run_to_deliver(undisturbed: Ran):
     closed = closed_runs(undisturbed.ledger)
-    assert len(closed) == len(set(closed)) == TRIALS + 4
+    assert len(closed) == len(set(closed)) == TRIALS + 4 + 1
     assert sum(uid.endswith(("r00", "r01")) for uid in closed) == 4
+    assert closed.count(undisturbed.sweep.uid) == 1
 
 
 def test_two_workers_share_the_trials_of_one_workers_studies(tmp_path: Path, undisturbed: Ran):
@@ -327,7 +328,7 @@ def test_two_workers_share_the_trials_of_one_workers_studies(tmp_path: Path, und
         row.worker_id for row in rows(first, AttemptRow.worker_id, AttemptRow.state) if row.state == "COMPLETE"
     }
     assert len(settled_by) == 2
-    assert len(closed_runs(first.ledger)) == TRIALS + 4
+    assert len(closed_runs(first.ledger)) == TRIALS + 4 + 1
 
 
 def colleague(ran: Ran, workload: Workload) -> Scheduler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from sweeper.calibration import Wish, set_up
 from sweeper.engine import Engine
 from sweeper.errors import LedgerError, OutOfMemoryError
 from sweeper.ledger import reads, sweeps, trials, workers
-from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow
 from sweeper.ledger.store import Ledger, sqlite_url
 from sweeper.records import TrialState
@@ -274,17 +273,21 @@ def test_a_worker_that_was_taken_for_dead_suggests_nothing_more(tmp_path: Path, 
     assert column(ledger, TrialRow.number) == [0] * 4
 
 
-def test_a_heartbeat_keeps_the_lease_from_running_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "LEASE_S", 0.04)
-    beaten, beat = threading.Event(), workers.beat
-    monkeypatch.setattr(workers, "beat", lambda *args: (beat(*args), beaten.set()))
-    ledger = Ledger(sqlite_url(tmp_path))
-    with ledger.write() as connection:
-        id_ = workers.register(connection, "test", {})
-    before = column(ledger, WorkerRow.lease_until)
-    with Heartbeat(ledger, id_):
-        assert beaten.wait(10)
-    assert column(ledger, WorkerRow.lease_until) > before
+def test_a_workers_lease_is_renewed_while_it_works_and_not_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "LEASE_S", 1.0)
+    ledger, work_here = launched(small_workload(tmp_path), tmp_path)
+    leases: list[float] = []
+
+    def look(_: object) -> None:
+        while not leases or leases[-1] == leases[0]:  # until it was renewed, while this thread does nothing for it
+            leases.append(column(ledger, WorkerRow.lease_until)[0])
+            time.sleep(0.01)
+
+    assert work_here(on_turn=look) is Ending.DONE
+    assert leases[-1] > leases[0]
+    after = column(ledger, WorkerRow.lease_until)
+    time.sleep(0.5)
+    assert column(ledger, WorkerRow.lease_until) == after
 
 
 # time -----------------------------------------------------------------------------------------------------------------

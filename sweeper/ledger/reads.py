@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, select
@@ -19,7 +19,7 @@ from sweeper.ledger.schema import (
     WorkerRow,
     WorkerTimeRow,
 )
-from sweeper.records import Cost, PricedTrial, Setting, TrialState
+from sweeper.records import Cost, ParameterValue, PricedTrial, Setting, TrialState
 
 SAMPLED = "sampled"
 
@@ -115,6 +115,19 @@ def priced(connection: Connection, sweep_id: int) -> dict[str, dict[int, list[Pr
             )
         )
     return {space: dict(replicates) for space, replicates in found.items()}
+
+
+def drawn_params(
+    connection: Connection, sweep_id: int, space: str
+) -> dict[int, dict[int, Mapping[str, ParameterValue]]]:
+    """The parameters of one space's sampled trials, finished or not: replicate -> number -> value by name."""
+    columns = StudyRow.replicate, TrialRow.number, TrialRow.params
+    query = select(*columns).join(StudyRow, StudyRow.id == TrialRow.study_id)
+    query = query.where(StudyRow.sweep_id == sweep_id, StudyRow.space == space, TrialRow.origin == SAMPLED)
+    found: dict[int, dict[int, Mapping[str, ParameterValue]]] = defaultdict(dict)
+    for replicate, number, params in connection.execute(query):
+        found[replicate][number] = params
+    return dict(found)
 
 
 def worker_times(connection: Connection, sweep_id: int) -> dict[str, float]:

@@ -259,3 +259,8 @@ class SpaceProgress:
     def finished(self) -> int:
         """Trials that need nothing more."""
         return self.complete + self.failed + self.pruned
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.finished >= self.planned

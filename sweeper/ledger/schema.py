@@ -17,7 +17,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
-    Connection,
     DateTime,
     Dialect,
     Float,
@@ -51,15 +50,17 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def clock(connection: Connection) -> ColumnElement[float]:
-    """The server's time in seconds since 1970, as an SQL expression."""
-    if connection.dialect.name == "sqlite":
+def clock(dialect: str) -> ColumnElement[float]:
+    """The server's time in seconds since 1970, as an SQL expression; `dialect` is the connection's, by name."""
+    if dialect == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
     return literal_column("extract(epoch from clock_timestamp())", Float)
 
 
 @cache
-def upsert(dialect: str, table: type[Base], keys: tuple[str, ...], renewed: tuple[str, ...]) -> Any:
+def upsert(
+    dialect: str, table: type[Base], keys: tuple[str, ...], renewed: tuple[str, ...], grows: str | None = None
+) -> Any:
     """An INSERT that, where a row with the same keys stands, gives that row's `renewed` columns the new values.
 
     Args:
@@ -67,11 +68,14 @@ def upsert(dialect: str, table: type[Base], keys: tuple[str, ...], renewed: tupl
         table: whose rows are inserted.
         keys: the columns of the table's unique constraint.
         renewed: may be empty; then the row that stands is left as it is.
+        grows: a column; a row that stands with as much of it, or more, is left as it is.
     """
     inserted = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     if not renewed:
         return inserted.on_conflict_do_nothing(index_elements=keys)
-    return inserted.on_conflict_do_update(index_elements=keys, set_={name: inserted.excluded[name] for name in renewed})
+    new = inserted.excluded
+    where = None if grows is None else getattr(table, grows) < new[grows]
+    return inserted.on_conflict_do_update(index_elements=keys, set_={name: new[name] for name in renewed}, where=where)
 
 
 class Base(DeclarativeBase):
@@ -235,7 +239,8 @@ class WorkerRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
-    process_started: Mapped[float]  # seconds since 1970; a pid alone is used again
+    place: Mapped[str | None] = mapped_column(String(255))  # where the pid means something; NULL: not known
+    process_started: Mapped[float]  # seconds since that machine was booted; a pid alone is used again
     device: Mapped[str] = mapped_column(String(255))
     details: Mapped[dict[str, Any]]  # versions, threads, slots
     started_at: Mapped[datetime]
@@ -293,3 +298,12 @@ class LeaseRow(Base):
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     owner: Mapped[str] = mapped_column(String(255))
     until: Mapped[float] = mapped_column(Float)
+
+
+class ReceiptRow(Base):
+    """The last transaction that one client has kept (`receipts`)."""
+
+    __tablename__ = "receipt"
+
+    client: Mapped[str] = mapped_column(String(16), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)

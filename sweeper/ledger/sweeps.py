@@ -19,6 +19,7 @@ OPEN, STOPPED = "open", "stopped"
 _SWEEP = tuple(getattr(SweepRow, name) for name in Sweep.__dataclass_fields__)
 _STUDY = tuple(getattr(StudyRow, name) for name in Study.__dataclass_fields__)
 _STATE = select(SweepRow.state).where(SweepRow.id == bindparam("sweep"))
+_HELD = _STATE.with_for_update(read=True, key_share=True)
 
 
 def launch(
@@ -104,6 +105,23 @@ def set_estimate(connection: Connection, sweep_id: int, estimate: Mapping[str, A
 def state_of(connection: Connection, sweep_id: int) -> str | None:
     """Whether a sweep is open or stopped; None where it was forgotten."""
     return connection.scalar(_STATE, {"sweep": sweep_id})
+
+
+def lock(connection: Connection, sweep_id: int) -> None:
+    """Wait for other transactions that have locked this sweep, and see what they committed.
+
+    SQLite has one writing transaction at a time anyway. Rows that refer to the sweep don't wait for the lock.
+    """
+    connection.execute(select(SweepRow.id).where(SweepRow.id == sweep_id).with_for_update(key_share=True))
+
+
+def hold(connection: Connection, sweep_id: int) -> str | None:
+    """As `state_of`; and nobody can forget the sweep before this transaction ends, nor be in its way half way through.
+
+    What forgets a sweep locks its trials one by one; so does a worker, in another order, and each would wait for the
+    other.
+    """
+    return connection.scalar(_HELD, {"sweep": sweep_id})
 
 
 def _find(connection: Connection, name: str) -> Sweep | None:

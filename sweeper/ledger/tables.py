@@ -66,7 +66,8 @@ def trial_table(connection: Connection, sweep_id: int) -> Flat:
     end = len(plain)
 
     def flat(row: Sequence[Any]) -> Sequence[Any]:
-        return (*row[:end], json.dumps(row[end]), *row[end + 1], *row[end + 2], *row[end + 3 :])
+        costs = _cost_values(row[end + 3 :])
+        return (*row[:end], json.dumps(row[end]), *row[end + 1], *row[end + 2], *costs)
 
     def layers(row: Sequence[Any]) -> list[str]:
         keeps = [f"keep_prob_{layer}" for layer in range(len(row[end + 1]))]
@@ -102,6 +103,11 @@ def workers(connection: Connection, sweep_id: int) -> list[WorkerNote]:
     columns = WorkerRow.host, WorkerRow.device, WorkerRow.details, WorkerRow.started_at, WorkerRow.ended_at
     query = select(*columns).where(WorkerRow.id.in_(here)).order_by(WorkerRow.id)
     return [WorkerNote(*row) for row in connection.execute(query)]
+
+
+def _cost_values(values: Sequence[Any]) -> list[Any]:
+    """Sums as numbers of their columns' types; PostgreSQL's sum of big integers is a decimal."""
+    return [None if v is None else kind(v) for kind, v in zip(_COST_TYPES.values(), values, strict=True)]
 
 
 def _table(

@@ -50,6 +50,7 @@ _RUNNING = (
         TrialRow.worker_id == bindparam("worker"),
         TrialRow.state == TrialState.RUNNING,
     )
+    .order_by(TrialRow.id)
     .with_for_update()
 )
 _OPEN_ATTEMPT = insert(AttemptRow).returning(AttemptRow.trial_id, AttemptRow.id)

@@ -1,8 +1,12 @@
 """Workers, their leases, and what happens to the trials of those that died.
 
 A worker has one lease, by the server's clock; it covers the trials it runs and the studies it proposes for. A worker is
-dead when it said so, when its lease ran out, or when it lived on this host and its process is gone: a sweep that was
-killed goes on at once.
+dead when it said so, when its lease ran out, or when it lived where this process lives and its process is gone: a sweep
+that was killed goes on at once. No clock but the server's says so, whatever the clocks and time zones of the machines.
+
+On PostgreSQL many of these transactions run at once. Each locks in one order, so that none waits for another that waits
+for it: the sweep, workers, trials by id, attempts, then the share-out of studies. A worker holds its own row while it
+writes: whoever would bury it passes it by, and it does not write what only a living one may.
 """
 
 from __future__ import annotations
@@ -15,9 +19,21 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import psutil
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Update,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
+from sweeper import machine
 from sweeper.ledger.rows import Meter
 from sweeper.ledger.schema import (
     AttemptRow,
@@ -33,6 +49,7 @@ from sweeper.ledger.schema import (
 from sweeper.records import TrialState
 
 LEASE_S = 120.0
+RETURN_S = LEASE_S / 2  # that workers have to beat again after the server was away: their leases ran out meanwhile
 LOST, RELEASED = "LOST", "RELEASED"
 SHARED_KINDS = ("train", "evaluate")  # what a worker's time and its attempts' costs both tell
 
@@ -62,6 +79,8 @@ _FINISHED = (
     .correlate(StudyRow)
     .scalar_subquery()
 )
+_SHARING = 5_107_733_018_620_911_873  # PostgreSQL's advisory lock on who proposes for which study: any number
+_ENDED = select(WorkerRow.ended_at).where(WorkerRow.id == bindparam("worker")).with_for_update(read=True)
 _UNFINISHED = (
     select(StudyRow.id, StudyRow.proposer_id)
     .where(StudyRow.sweep_id == bindparam("sweep"), StudyRow.trials > _FINISHED)
@@ -73,32 +92,40 @@ def register(connection: Connection, device: str, details: Mapping[str, Any]) ->
     """Enter this process as a worker with a fresh lease; returns its id."""
     values = {
         "host": socket.gethostname(),
+        "place": machine.place(),
         "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        "process_started": machine.since_boot(os.getpid()),
         "device": device,
         "details": dict(details),
         "started_at": datetime.now(UTC),
-        "lease_until": clock(connection) + LEASE_S,
+        "lease_until": clock(connection.dialect.name) + LEASE_S,
     }
     return connection.execute(insert(WorkerRow).values(**values).returning(WorkerRow.id)).scalar_one()
 
 
 def beat(connection: Connection, worker_id: int) -> None:
     """Renew a worker's lease."""
-    connection.execute(
-        update(WorkerRow).where(WorkerRow.id == worker_id).values(lease_until=clock(connection) + LEASE_S)
-    )
+    connection.execute(beating(connection.dialect.name, worker_id))
+
+
+def beating(dialect: str, worker_id: int) -> Update:
+    """The statement that renews a worker's lease."""
+    return update(WorkerRow).where(WorkerRow.id == worker_id).values(lease_until=clock(dialect) + LEASE_S)
 
 
 def retire(connection: Connection, worker_id: int) -> None:
     """Enter that a worker has ended; its studies are free for others."""
     connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(ended_at=datetime.now(UTC)))
+    _share_alone(connection)
     connection.execute(update(StudyRow).where(StudyRow.proposer_id == worker_id).values(proposer_id=None))
 
 
 def has_ended(connection: Connection, worker_id: int) -> bool:
-    """Whether a worker has retired, or was buried as dead while it only slept."""
-    return connection.scalar(select(WorkerRow.ended_at).where(WorkerRow.id == worker_id)) is not None
+    """Whether a worker has retired, or was buried as dead while it only slept.
+
+    Where it has not, nobody can bury it before this transaction ends.
+    """
+    return connection.scalar(_ENDED, {"worker": worker_id}) is not None
 
 
 def has_company(connection: Connection, sweep_id: int, worker_id: int) -> bool:
@@ -123,29 +150,56 @@ class Share:
 
 def share_studies(connection: Connection, sweep_id: int, worker_id: int) -> Share:
     """Propose for a fair share of a sweep's unfinished studies: take what is free, let go of what is too much."""
+    unfinished, colleagues, fair = _fair_share(connection, sweep_id, worker_id)
+    mine = [study.id for study in unfinished if study.proposer_id == worker_id]
+    free = [study.id for study in unfinished if study.proposer_id is None]
+    if len(mine) > fair or (len(mine) < fair and free):
+        _share_alone(connection)
+        mine = _changed_hands(connection, sweep_id, worker_id)
+    crowd = -(-(colleagues + 1) // max(1, len(unfinished)))
+    return Share(mine, colleagues, crowd)
+
+
+def _changed_hands(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
+    """Let go of what is more than a worker's share, or take what is free up to it; returns the studies it has then."""
+    unfinished, _, fair = _fair_share(connection, sweep_id, worker_id)
+    mine = [study.id for study in unfinished if study.proposer_id == worker_id]
+    free = [study.id for study in unfinished if study.proposer_id is None][: max(0, fair - len(mine))]
+    for studies, proposer in ((mine[fair:], None), (free, worker_id)):
+        if studies:
+            connection.execute(update(StudyRow).where(StudyRow.id.in_(studies)).values(proposer_id=proposer))
+    return (mine + free)[:fair]
+
+
+def _fair_share(connection: Connection, sweep_id: int, worker_id: int) -> tuple[Sequence[Any], int, int]:
+    """A sweep's unfinished studies, how many others work on it, and how many studies are this worker's due."""
     asked = {"sweep": sweep_id, "worker": worker_id}
-    colleagues = connection.scalars(_COLLEAGUES.where(WorkerRow.lease_until >= clock(connection)), asked).all()
+    colleagues = connection.scalars(
+        _COLLEAGUES.where(_lease_end(connection) >= clock(connection.dialect.name)), asked
+    ).all()
     unfinished = connection.execute(_UNFINISHED, asked).all()
     each, left_over = divmod(len(unfinished), len(colleagues) + 1)
     fair = each + (sum(other < worker_id for other in colleagues) < left_over)  # the oldest have one more
-    mine = [study.id for study in unfinished if study.proposer_id == worker_id]
-    if mine[fair:]:
-        connection.execute(update(StudyRow).where(StudyRow.id.in_(mine[fair:])).values(proposer_id=None))
-    free = [study.id for study in unfinished if study.proposer_id is None][: max(0, fair - len(mine))]
-    if free:
-        taking = update(StudyRow).where(StudyRow.id.in_(free), StudyRow.proposer_id.is_(None))
-        taken = set(connection.scalars(taking.values(proposer_id=worker_id).returning(StudyRow.id)))
-        mine += [id_ for id_ in free if id_ in taken]
-    crowd = -(-(len(colleagues) + 1) // max(1, len(unfinished)))
-    return Share(mine[:fair], len(colleagues), crowd)
+    return unfinished, len(colleagues), fair
+
+
+def _share_alone(connection: Connection) -> None:
+    """Until this transaction ends, nobody else changes who proposes for which study."""
+    if connection.dialect.name == "postgresql":  # a writing transaction of SQLite's has the store to itself
+        connection.execute(select(func.pg_advisory_xact_lock(_SHARING)))
 
 
 def bury_dead(connection: Connection) -> int:
     """Retire workers that died and put their trials back to WAITING, in the caller's transaction; returns how many."""
-    dead = [worker.id for worker in _living(connection) if _is_dead(worker)]
-    requeued = 0
+    suspects = [worker.id for worker in connection.execute(_living(connection)) if _is_dead(worker)]
+    if not suspects:
+        return 0
+    # Who holds its row is writing, or beating, or is being buried by another.
+    unheld = _living(connection).where(WorkerRow.id.in_(suspects)).order_by(WorkerRow.id)
+    unheld = unheld.with_for_update(of=WorkerRow, skip_locked=True, key_share=True)
+    dead = [worker.id for worker in connection.execute(unheld) if _is_dead(worker)]
+    requeued = sum(give_back(connection, worker_id, LOST) for worker_id in dead)
     for worker_id in dead:
-        requeued += give_back(connection, worker_id, LOST)
         retire(connection, worker_id)
     return requeued
 
@@ -157,7 +211,7 @@ def give_back(connection: Connection, worker_id: int, state: str) -> int:
     anew where a worker that was taken for dead went on.
     """
     running = TrialRow.worker_id == worker_id, TrialRow.state == TrialState.RUNNING
-    trials = list(connection.scalars(select(TrialRow.id).where(*running)))
+    trials = connection.scalars(select(TrialRow.id).where(*running).order_by(TrialRow.id).with_for_update()).all()
     unfinished = AttemptRow.worker_id == worker_id, AttemptRow.ended_at.is_(None)
     if state == LOST:
         _share_out(connection, worker_id)
@@ -187,7 +241,7 @@ def set_meter(connection: Connection, worker_id: int, sweep_id: int, meter: Mete
 
 def take_lease(connection: Connection, name: str, owner: str, seconds: float) -> bool:
     """Take or renew a named lease; False while another owner's has not run out."""
-    now = clock(connection)
+    now = clock(connection.dialect.name)
     holder = connection.scalar(select(LeaseRow.owner).where(LeaseRow.name == name))
     gone = holder is not None and _is_gone(holder)
     free = or_(LeaseRow.owner == owner, LeaseRow.until < now, LeaseRow.owner == (holder if gone else owner))
@@ -202,13 +256,13 @@ def take_lease(connection: Connection, name: str, owner: str, seconds: float) ->
 
 
 def this_process() -> str:
-    """A lease's owner: this process, by host, pid and start."""
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time()}"
+    """A lease's owner: this process, by place, pid and start."""
+    return f"{machine.place()}/{os.getpid()}/{machine.since_boot(os.getpid())}"
 
 
 def _is_gone(owner: str) -> bool:
-    host, pid, started = owner.rsplit("/", 2)
-    return host == socket.gethostname() and not is_alive(int(pid), float(started))
+    place, pid, started = owner.rsplit("/", 2)
+    return place == machine.place() and not machine.is_alive(int(pid), float(started))
 
 
 def drop_lease(connection: Connection, name: str, owner: str) -> None:
@@ -216,30 +270,28 @@ def drop_lease(connection: Connection, name: str, owner: str) -> None:
     connection.execute(update(LeaseRow).where(LeaseRow.name == name, LeaseRow.owner == owner).values(until=0.0))
 
 
-def _living(connection: Connection) -> Sequence[Any]:
+def _living(connection: Connection) -> Any:
     """Workers that have not ended, and those that went on after they were taken for dead."""
-    expired = (WorkerRow.lease_until < clock(connection)).label("expired")
-    query = select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, WorkerRow.process_started, expired)
+    expired = (_lease_end(connection) < clock(connection.dialect.name)).label("expired")
+    query = select(WorkerRow.id, WorkerRow.place, WorkerRow.pid, WorkerRow.process_started, expired)
     running = select(TrialRow.worker_id).where(TrialRow.state == TrialState.RUNNING)
     proposing = select(StudyRow.proposer_id).where(StudyRow.proposer_id.is_not(None))
     holds = WorkerRow.id.in_(running) | WorkerRow.id.in_(proposing)
-    return connection.execute(query.where(WorkerRow.ended_at.is_(None) | holds)).all()
+    return query.where(WorkerRow.ended_at.is_(None) | holds)
+
+
+def _lease_end(connection: Connection) -> ColumnElement[float]:
+    """When a worker's lease ends; none does while a server that was away is just back."""
+    if connection.dialect.name == "sqlite":
+        return WorkerRow.lease_until.expression
+    started = literal_column("extract(epoch from pg_postmaster_start_time())", Float)
+    return func.greatest(WorkerRow.lease_until, started + RETURN_S)
 
 
 def _is_dead(worker: Any) -> bool:
     if worker.expired:
         return True
-    return worker.host == socket.gethostname() and not is_alive(worker.pid, worker.process_started)
-
-
-def is_alive(pid: int, started: float) -> bool:
-    """Whether the process that had this pid at that time still runs (a pid alone is used again)."""
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 2.0
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return worker.place == machine.place() and not machine.is_alive(worker.pid, worker.process_started)
 
 
 def _share_out(connection: Connection, worker_id: int) -> None:

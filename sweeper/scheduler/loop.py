@@ -14,18 +14,20 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sweeper.engine import Engine, Prepared, Tick
-from sweeper.errors import EngineError, LedgerError
+from sweeper.errors import EngineError
 from sweeper.ledger import deliveries, reads, rungs, sweeps, trials, workers
 from sweeper.ledger.rows import Claimed, Meter, NewTrial, PastTrial, Settlement, Study, Sweep
 from sweeper.ledger.store import Connection, Ledger
-from sweeper.letters import closing_letters
 from sweeper.records import Cost, Fit
+from sweeper.scheduler import refusals
 from sweeper.scheduler.cases import Case
 from sweeper.scheduler.desks import Desks
+from sweeper.scheduler.exchange import Answer, News
 from sweeper.scheduler.judge import Judge
-from sweeper.scheduler.settling import settlement
+from sweeper.scheduler.settling import closings, settlement
 from sweeper.scheduler.sharing import Part
 from sweeper.seeds import fit_seed
 from sweeper.timesheet import Timesheet
@@ -93,20 +95,24 @@ class Scheduler:
 
     def open(self) -> None:
         """Take over the studies that nobody proposes for, rebuild their samplers, and claim the first trials."""
-        with self._times.on("storage"), self.ledger.write() as connection:
-            workers.beat(connection, self._worker)  # before the dead are sought: this worker is none of them
-            workers.bury_dead(connection)
-            studies = sweeps.studies(connection, self.sweep.id)
-            spaces, replicates = self.workload.spaces, len(self.workload.folds)
-            self._refuse_if_extended(all(one.space in spaces and one.replicate < replicates for one in studies))
-            self._studies = {study.id: study for study in studies}
-            mine = self._part.take(connection)
-            history = trials.past(connection, mine)
+        with self._times.on("storage"):
+            studies, mine, history = self.ledger.keep(self._take_over)
+        spaces, replicates = self.workload.spaces, len(self.workload.folds)
+        self._refuse_if_extended(all(one.space in spaces and one.replicate < replicates for one in studies))
+        self._studies = {study.id: study for study in studies}
         self._judge.open(studies)
         with self._times.on("suggest"):
             self._desks.open([self._studies[id_] for id_ in mine], history)
         self._keep()
         self._admit()
+
+    def _take_over(self, connection: Connection) -> tuple[list[Study], list[int], list[PastTrial]]:
+        """Bury the dead and take this worker's share; returns the sweep's studies, its own, and their trials."""
+        sweeps.hold(connection, self.sweep.id)
+        workers.beat(connection, self._worker)  # before the dead are sought: this worker is none of them
+        workers.bury_dead(connection)
+        mine = self._part.take(connection)
+        return sweeps.studies(connection, self.sweep.id), mine, trials.past(connection, mine)
 
     def turn(self) -> None:
         """One tick with all that it calls for."""
@@ -131,30 +137,38 @@ class Scheduler:
             for case in self._cases.values()
             if case not in over
         }
-        settlements = self._settlements(over)
-        with self._times.on("storage"), self.ledger.write() as connection:
+        news = self._news(over)
+
+        def let_go(connection: Connection) -> None:
+            sweeps.hold(connection, self.sweep.id)
+            self._settle(connection, news)
             trials.charge_storage(connection, self._storage)
-            self._settle(connection, over, settlements)
             trials.release(connection, self._worker, given_up)
+
+        with self._times.on("storage"):
+            self.ledger.keep(let_go)
         self._storage = {}
         for held in (self._cases, self._by_key, self._ready):
             held.clear()
 
     def close(self) -> None:
         """Enter what is still to be entered, and free the worker's studies."""
-        with self.ledger.write() as connection:
-            if sweeps.state_of(connection, self.sweep.id) is not None:
+
+        def leave(connection: Connection) -> None:
+            if sweeps.hold(connection, self.sweep.id) is not None:
                 trials.charge_storage(connection, self._storage)
                 self._enter_times(connection)
             workers.give_back(connection, self._worker, workers.LOST)  # none, unless this worker failed in mid-turn
             workers.retire(connection, self._worker)
+
+        self.ledger.keep(leave)
 
     def is_done(self) -> bool:
         """Whether every trial of the sweep is finished, whoever worked on it."""
         if not self.is_idle:
             return False
         with self.ledger.read() as connection:
-            return all(space.finished >= space.planned for space in reads.progress(connection, self.sweep.id))
+            return all(space.is_complete for space in reads.progress(connection, self.sweep.id))
 
     # train ----------------------------------------------------------------------------------------------------------
 
@@ -226,8 +240,9 @@ class Scheduler:
         training = list(dict.fromkeys(self._by_key.values()))
         unknown = self._judge.unknown(training, is_alone=self._is_alone)
         if unknown:
-            with self._times.on("storage"), self.ledger.read() as connection:
-                peers = rungs.peers(connection, unknown, self._judge.first_unknown(unknown))
+            first = self._judge.first_unknown(unknown)
+            with self._times.on("storage"):
+                peers = self.ledger.ask(partial(rungs.peers, study_ids=unknown, first=first))
             self._judge.learn(peers, cases)
 
     # keep -----------------------------------------------------------------------------------------------------------
@@ -253,15 +268,9 @@ class Scheduler:
             self._desks.learn(elsewhere)
             self._desks.tell(over)
             proposed = self._desks.ask(self.engine.slots * (2 if self.engine.overlaps else 1) * self._part.crowd)
-        settlements = self._settlements(over)
+        news = self._news(over, proposed)
         began = time.perf_counter()
-        with self.ledger.write() as connection:
-            self._refuse_if_forgotten(connection)
-            trials.charge_storage(connection, self._storage)
-            is_late = self._settle(connection, over, settlements)
-            claimed = [] if is_late else self._fill(connection, proposed)
-            new, history = ([], []) if is_late else self._share_again(connection)
-            self._enter_times(connection)
+        is_late, claimed, mine, history = self.ledger.keep(partial(self._enter, news, self._part.is_due))
         took = time.perf_counter() - began
         self._times.add("storage", took)
         self._storage = {case.claimed.attempt_id: took / len(over) for case in over}
@@ -269,26 +278,36 @@ class Scheduler:
         for case in over:
             del self._cases[case.claimed.trial_id]
         if is_late:
-            raise LedgerError(
-                "another worker took over the trials of this one, as if it had died: it was asleep for longer than its "
-                f"lease of {workers.LEASE_S:.0f} s. Nothing is counted twice. Start it again: sweeper resume "
-                f"{self.sweep.name}"
-            )
+            raise refusals.taken_over(self.sweep.name)
         with self._times.on("suggest"):
-            self._desks.take_on([self._studies[id_] for id_ in new], history)
+            self._take_on(mine, history)
         with self._times.on("prepare"):
             self._prepare(claimed)
         self._keep_s = time.perf_counter() - started
 
-    def _share_again(self, connection: Connection) -> tuple[list[int], list[PastTrial]]:
-        """From time to time, share the studies anew; returns those that are new here, and their trials."""
-        if not self._part.is_due:
-            return [], []
-        mine = self._part.take(connection)
+    def _enter(self, news: News, shares: bool, connection: Connection) -> Answer:
+        """The transaction; it may be run again, and changes nothing that such a run would miss."""
+        self._refuse_if_forgotten(connection)
+        is_late = self._settle(connection, news)
+        trials.charge_storage(connection, self._storage)
+        if is_late:
+            self._enter_times(connection)
+            return Answer(is_late)
+        claimed = self._fill(connection, news.proposed)
+        mine = self._part.take(connection) if shares else sorted(self._desks.studies)
         self._refuse_if_extended(self._studies.keys() >= set(mine))
-        self._desks.let_go(self._desks.studies.difference(mine))
         new = [id_ for id_ in mine if id_ not in self._desks.studies]
-        return new, trials.past(connection, new) if new else []
+        history = trials.past(connection, new) if new else []
+        self._enter_times(connection)
+        return Answer(is_late, claimed, mine, history)
+
+    def _take_on(self, mine: Sequence[int], history: Sequence[PastTrial]) -> None:
+        """Propose for these studies; `history` has the trials of those that are new here."""
+        self._desks.let_go(self._desks.studies.difference(mine))
+        self._desks.take_on([self._studies[id_] for id_ in mine if id_ not in self._desks.studies], history)
+
+    def _news(self, over: Sequence[Case], proposed: Sequence[NewTrial] = ()) -> News:
+        return News(over, self._settlements(over), self._judge.to_keep(self._by_key.values(), over), proposed)
 
     def _settlements(self, over: Sequence[Case]) -> list[Settlement]:
         task = self.workload.task
@@ -296,16 +315,16 @@ class Scheduler:
             settlement(case, self.sweep, self._studies[case.claimed.study_id], task, self._identity) for case in over
         ]
 
-    def _settle(self, connection: Connection, over: Sequence[Case], settlements: Sequence[Settlement]) -> bool:
+    def _settle(self, connection: Connection, news: News) -> bool:
         """Keep what is over and what was reached, and close studies that are complete now; whether it was too late."""
-        counted = trials.settle(connection, self._worker, self.sweep.id, settlements)
-        if len(counted) < len(settlements) or workers.has_ended(connection, self._worker):
+        has_ended = workers.has_ended(connection, self._worker)
+        counted = trials.settle(connection, self._worker, self.sweep.id, news.settlements)
+        if len(counted) < len(news.settlements) or has_ended:
             return True
-        rungs.enter(connection, self._judge.to_keep(self._by_key.values(), over))
-        last = self._desks.perhaps_complete(over)
+        rungs.enter(connection, news.reached)
+        last = self._desks.perhaps_complete(news.over)
         if last:
-            letters = closing_letters(self.sweep, self._studies, trials.past(connection, last))
-            deliveries.post(connection, self.sweep.id, letters)
+            deliveries.post(connection, self.sweep.id, closings(connection, self.sweep, self._studies, last))
         return False
 
     def _fill(self, connection: Connection, proposed: Sequence[NewTrial]) -> list[Claimed]:
@@ -337,21 +356,15 @@ class Scheduler:
 
     def _refuse_if_forgotten(self, connection: Connection) -> None:
         """Learn whether the sweep was stopped; there is nothing to go on with where it is gone."""
-        state = sweeps.state_of(connection, self.sweep.id)
+        state = sweeps.hold(connection, self.sweep.id)
         if state is None:
-            raise LedgerError(
-                f"the sweep {self.sweep.name!r} that this worker works on was forgotten: another command launched it "
-                f"with --fresh. Work on the new one: sweeper resume {self.sweep.name}"
-            )
+            raise refusals.forgotten(self.sweep.name)
         self.state = state
 
     def _refuse_if_extended(self, is_known: bool) -> None:
         """This worker has neither data nor spaces for studies that were added since it began."""
         if not is_known:
-            raise LedgerError(
-                f"the sweep {self.sweep.name!r} was extended by another command while this one worked on it. Nothing "
-                f"is lost. Go on with all of it: sweeper resume {self.sweep.name}"
-            )
+            raise refusals.extended(self.sweep.name)
 
     # admit ----------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
-"""What the ledger and MLflow are told of a trial that is over."""
+"""What the ledger and MLflow are told of a trial that is over, and of what ends with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from sweeper.export import TrialReport
-from sweeper.ledger.rows import Settlement, Study, Sweep
-from sweeper.letters import to_ms, trial_letter
+from sweeper.ledger import reads, sweeps, trials
+from sweeper.ledger.rows import Letter, Settlement, Study, Sweep
+from sweeper.ledger.store import Connection
+from sweeper.letters import closing_letters, last_letters, to_ms, trial_letter
 from sweeper.records import Task
 from sweeper.scheduler.cases import Case
 
@@ -28,6 +30,25 @@ def settlement(case: Case, sweep: Sweep, study: Study, task: Task, identity: Map
     return Settlement(
         case.claimed, case.state, case.means, case.error, ended_at, case.cost, case.settled_fits, (letter,)
     )
+
+
+def closings(
+    connection: Connection, sweep: Sweep, studies: Mapping[int, Study], touched: Sequence[int]
+) -> list[Letter]:
+    """What MLflow is told where studies are complete now, and perhaps the sweep with them.
+
+    Args:
+        connection: the transaction that settled their last trials.
+        sweep: whose studies.
+        studies: by id.
+        touched: the ids of those that may be complete.
+    """
+    sweeps.lock(connection, sweep.id)  # else two workers with one of the last two trials each would both miss one
+    letters = closing_letters(sweep, studies, trials.past(connection, touched))
+    if letters:
+        progress, cost = reads.progress(connection, sweep.id), reads.total_cost(connection, sweep.id)
+        letters += last_letters(sweep, progress, cost)
+    return letters
 
 
 def _report(case: Case, identity: Mapping[str, str], ended_at: datetime) -> TrialReport:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from sweeper.ledger import trials, workers
 from sweeper.ledger.rows import PastTrial
@@ -61,5 +62,4 @@ class Part:
         if not away:
             return []
         first = min(number for numbers in away.values() for number in numbers)
-        with ledger.read() as connection:
-            return trials.past(connection, sorted(away), first)
+        return ledger.ask(partial(trials.past, study_ids=sorted(away), first=first))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ledger.makers import launched, registered
+from postgres import Postgres
+from sweeper.ledger import workers
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 
 
-@pytest.fixture(params=["sqlite"])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a store that does not exist yet."""
-    return {"sqlite": f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"}[request.param]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a store without tables; a test that takes an open store gets it from a template where it can."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"
+        return
+    monkeypatch.setattr(workers, "RETURN_S", -math.inf)  # the server has just started, and leases are to run out
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with postgres.database(migrated="ledger" in request.fixturenames) as url:
+        yield url
 
 
 @pytest.fixture

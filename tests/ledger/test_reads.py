@@ -145,6 +145,14 @@ def test_a_pruned_trial_and_one_without_a_finite_loss_count_as_failed(
     assert [(one.validation_loss, one.test_loss) for one in found] == [(math.inf, math.inf)] * 2
 
 
+def test_what_a_space_drew_is_read_apart_and_without_its_starts(ledger: Ledger, worked: Sweep) -> None:
+    with ledger.read() as connection:
+        found = reads.drawn_params(connection, worked.id, "none")
+        assert reads.drawn_params(connection, worked.id, "shared") == {}
+    params = {(one.replicate, one.number): one.params for one in all_trials(ledger, worked)}
+    assert found == {0: {number: params[0, number] for number in range(4)}}  # the only trial of 1 is a start
+
+
 def test_a_trial_that_was_given_back_has_no_price_yet(ledger: Ledger, sweep: Sweep, worker: int) -> None:
     (one,) = started(ledger, sweep, worker)
     with ledger.write() as connection:

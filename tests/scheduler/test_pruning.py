@@ -239,7 +239,10 @@ def test_mlflow_is_told_why_a_trial_was_pruned_and_nothing_about_test_rows(asha:
         assert record.status == "FINISHED"
         assert not [key for key in record.metrics if "test" in key]
         assert "best.validation_loss" in record.metrics
-    parents = [record for record in records if record.parent is None and record.status == "FINISHED"]
+    ended = [record for record in records if record.status == "FINISHED"]
+    [whole] = [record for record in ended if record.tags["sweeper.kind"] == "sweep"]
+    parents = [record for record in ended if record.tags["sweeper.kind"] == "study"]
+    assert whole.metrics["trials_pruned"] == len(reasons)
     assert sum(record.metrics["trials_pruned"] for record in parents) == len(reasons)
     assert {record.metrics["trials_failed"] for record in parents} == {0.0}
     complete = [t for t in outcome(asha.ledger).values() if t["error"] is None]
