@@ -1,7 +1,8 @@
 """The process that delivers a sweep's runs to MLflow, beside training and at a low priority.
 
 It is a child of `sweeper run` (see `child`). It goes on for as long as its parent wants it to, and then empties the
-outbox and ends; were its parent killed, it would deliver all that the ledger holds and end as well.
+outbox, hands MLflow the report of a sweep that is complete, and ends; were its parent killed, it would deliver all that
+the ledger holds and end as well.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sweeper import child
-from sweeper.errors import DeliveryError
+from sweeper.errors import DeliveryError, ReportError, SweeperError
 from sweeper.export import Delivery, MlflowSink, Progress, configure_process, drain, from_json, prepare
-from sweeper.ledger import deliveries, workers
+from sweeper.findings import write_report
+from sweeper.ledger import deliveries, reads, retries, sweeps, workers
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Connection, Ledger
 
@@ -50,6 +53,12 @@ class LedgerOutbox:
                 self._take_lease(connection)
             self._is_lost = not self.is_mine
         return self._is_lost
+
+    def take_lease(self) -> bool:
+        """Whether this process is the one that delivers now."""
+        with self._ledger.write() as connection:
+            self._take_lease(connection)
+        return self.is_mine
 
     def delivered(self, refs: Mapping[int, str]) -> None:
         """See `export.Outbox`."""
@@ -90,7 +99,7 @@ def deliver(
     more_to_come: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Deliver a sweep's runs until none is left and none is to come.
+    """Deliver a sweep's runs until none is left and none is to come, and then its report, if it is complete.
 
     While more is to come an unreachable MLflow is tried again and again; afterwards once.
 
@@ -99,9 +108,12 @@ def deliver(
 
     Raises:
         DeliveryError: MLflow can't be reached and no more is to come.
+        ReportError: all runs are delivered, but the report is not.
     """
     configure_process()
+    ledger.patience_s, ledger.is_hurried = retries.PATIENCE_S, lambda: not more_to_come()
     outbox, last = LedgerOutbox(ledger, sweep), [Progress(0, 0, 0)]
+    sink = MlflowSink(tracking_uri, artifact_root=str(artifacts))
 
     def remember(progress: Progress) -> None:
         last[0] = progress
@@ -114,11 +126,13 @@ def deliver(
         _prepare(tracking_uri, more_to_come)
         result = drain(
             outbox,
-            MlflowSink(tracking_uri, artifact_root=str(artifacts)),
+            sink,
             should_stop=lambda: is_hopeless() or outbox.is_lost(),
             wait_for_more=more_to_come,
             on_progress=remember,
         )
+        if not result.undelivered:
+            _log_report(ledger, sweep, sink, outbox)
     finally:
         outbox.let_go()
     if is_hopeless():
@@ -126,6 +140,33 @@ def deliver(
     if result.undelivered and not outbox.is_mine:
         return replace(result, problem="another process is delivering them")
     return result
+
+
+def _log_report(ledger: Ledger, sweep: Sweep, sink: MlflowSink, outbox: LedgerOutbox) -> None:
+    """Log the report of a sweep that is complete to its run, once for as many finished trials.
+
+    Where another process is at it, wait: it gets it done, or leaves it to this one.
+    """
+    with ledger.read() as connection:
+        now = {one.id: one for one in sweeps.every(connection)}.get(sweep.id)  # its file may be another since
+        progress = reads.progress(connection, sweep.id)
+        run_id = deliveries.run_ids(connection, [sweep.uid]).get(sweep.uid)
+    if now is None or run_id is None or not all(space.is_complete for space in progress):
+        return  # forgotten, refused, or not done
+    state = str(sum(space.finished for space in progress))
+    try:
+        while sink.wants_report(run_id, state):
+            if outbox.take_lease():
+                with TemporaryDirectory(prefix="sweeper-report-") as folder:
+                    write_report(ledger, now, Path(folder))
+                    sink.log_report(run_id, Path(folder), state)
+                return
+            time.sleep(RETRY_S)
+    except (SweeperError, OSError) as error:
+        raise ReportError(
+            f"the report of {sweep.name} is not in MLflow, though all its runs are: {error}. Try again: sweeper mlflow "
+            f"sync {sweep.name}"
+        ) from error
 
 
 def _prepare(tracking_uri: str, more_to_come: Callable[[], bool]) -> None:

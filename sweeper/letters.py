@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep's studies and trials, as letters for the ledger's outbox."""
+"""What MLflow is told of a sweep, its studies and its trials, as letters for the ledger's outbox."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeper.export import StudyName, TrialReport, study_run, to_json, trial_run
-from sweeper.ledger.rows import Letter, PastTrial, Study, Sweep
-from sweeper.records import RunRecord, Task, TrialState
+from sweeper.export import StudyName, TrialReport, cost_metrics, study_run, sweep_run, to_json, trial_run
+from sweeper.ledger.rows import Letter, PastTrial, SpaceProgress, Study, Sweep
+from sweeper.records import Cost, RunRecord, Task, TrialState
 
 
 def opening_letters(sweep: Sweep, studies: Sequence[Study]) -> list[Letter]:
-    """The parent runs of studies that are launched or extended: under way, with what is fixed about them."""
-    return [
-        _letter(study_run(study_name(sweep, study), start_ms=to_ms(sweep.created_at), params=study_params(study)))
-        for study in studies
-    ]
+    """The runs of a sweep and of its studies that are launched or extended: under way, with what is fixed about them.
+
+    Nothing where no study is: then the sweep has nothing more to do than it had.
+    """
+    start_ms = to_ms(sweep.created_at)
+    runs = [study_run(study_name(sweep, study), start_ms=start_ms, params=study_params(study)) for study in studies]
+    if not runs:
+        return []
+    whole = sweep_run(sweep.name, sweep.uid, start_ms=start_ms, params=sweep_params(sweep))
+    return [_letter(whole), *map(_letter, runs)]
 
 
 def closing_letters(sweep: Sweep, studies: Mapping[int, Study], history: Sequence[PastTrial]) -> list[Letter]:
-    """The parent runs of those studies that are complete.
+    """The runs of those studies that are complete.
 
     Args:
         sweep: whose studies.
@@ -37,6 +42,32 @@ def closing_letters(sweep: Sweep, studies: Mapping[int, Study], history: Sequenc
     ]
 
 
+def last_letters(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost) -> list[Letter]:
+    """The run of a sweep, where all of it is complete.
+
+    Args:
+        sweep: which.
+        progress: of all its spaces.
+        cost: of all attempts of all its trials.
+    """
+    if not all(space.is_complete for space in progress):
+        return []
+    counts = {
+        "trials": sum(space.finished for space in progress),
+        "trials_failed": sum(space.failed for space in progress),
+        "trials_pruned": sum(space.pruned for space in progress),
+    }
+    run = sweep_run(
+        sweep.name,
+        sweep.uid,
+        start_ms=to_ms(sweep.created_at),
+        end_ms=to_ms(datetime.now(UTC)),
+        params=sweep_params(sweep),
+        metrics={name: float(count) for name, count in counts.items()} | cost_metrics(cost),
+    )
+    return [_letter(run)]
+
+
 def trial_letter(sweep: Sweep, study: Study, report: TrialReport, task: Task) -> Letter:
     """The run of a trial that ended."""
     return _letter(trial_run(study_name(sweep, study), report, task))
@@ -45,6 +76,18 @@ def trial_letter(sweep: Sweep, study: Study, report: TrialReport, task: Task) ->
 def study_name(sweep: Sweep, study: Study) -> StudyName:
     """A study's name in MLflow."""
     return StudyName(sweep.name, sweep.token, study.space, study.replicate)
+
+
+def sweep_params(sweep: Sweep) -> dict[str, Any]:
+    """What MLflow shows as a sweep's parameters: nothing that an extension changes."""
+    config = sweep.config
+    return {
+        "data": config["data"]["source"],
+        "model": config["model"]["kind"],
+        "sampler": config["search"]["sampler"]["kind"],
+        "mode": sweep.mode,
+        "seed": config["seed"],
+    }
 
 
 def study_params(study: Study) -> dict[str, Any]:

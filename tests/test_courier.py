@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 from sqlalchemy import select, update
@@ -25,8 +26,9 @@ from small import DIVERGING, TRIALS, run_here, small_workload, write_sweep
 from sweeper import courier
 from sweeper.cli.places import Places
 from sweeper.courier import LedgerOutbox, deliver
-from sweeper.errors import DeliveryError
+from sweeper.errors import DeliveryError, ReportError
 from sweeper.export import configure_process, prepare
+from sweeper.findings import write_report
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep, Trial
 from sweeper.ledger.schema import FitRow, LeaseRow, OutboxRow
@@ -38,8 +40,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 STUDIES = 4
-RUNS = TRIALS + STUDIES
+RUNS = TRIALS + STUDIES + 1  # and one for the sweep
+TWICE = STUDIES + 1  # told at their start and at their end
 SYNC = ("mlflow", "sync", "small")
+KINDS = "sweep", "study", "trial"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,6 +75,23 @@ def done(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     ran.ledger.close()
     shutil.copyfile(empty_store, home / "mlflow.db")
     return folder
+
+
+class Drawn(list[int]):
+    """How many trials each report told that was drawn in this process; drawing a real one takes seconds."""
+
+    def write(self, ledger: Ledger, sweep: Sweep, folder: Path) -> None:
+        with ledger.read() as connection:
+            self.append(sum(space.finished for space in reads.progress(connection, sweep.id)))
+        (folder / "report.html").write_text(f"{self[-1]} trials")
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """Stands in for the report in this process, save for what the whole module shares."""
+    stand_in = Drawn()
+    monkeypatch.setattr(courier, "write_report", stand_in.write)
+    return stand_in
 
 
 @pytest.fixture
@@ -122,14 +143,18 @@ def trials_of(folder: Path) -> Mapping[str, Trial]:
 
 
 def assert_all_delivered(folder: Path) -> None:
-    """As many runs as trials and studies, parents nested, and every curve whole."""
+    """As many runs as trials and studies and one for the sweep, nested, every curve whole, and the report."""
     found, trials = by_uid(folder), trials_of(folder)
-    parents = {uid: run for uid, run in found.items() if "mlflow.parentRunId" not in run.data.tags}
-    assert len(found) == RUNS
-    assert set(found) - set(parents) == set(trials)
+    kinds = {kind: {uid for uid, run in found.items() if run.data.tags["sweeper.kind"] == kind} for kind in KINDS}
+    [sweep_uid] = kinds["sweep"]
+    assert (len(found), len(kinds["study"]), kinds["trial"]) == (RUNS, STUDIES, set(trials))
+    assert "mlflow.parentRunId" not in found[sweep_uid].data.tags
+    assert found[sweep_uid].data.tags["sweeper.report"] == str(TRIALS)
+    for uid in kinds["study"]:
+        assert found[uid].data.tags["mlflow.parentRunId"] == found[sweep_uid].info.run_id
     for uid, trial in trials.items():
         run = found[uid]
-        assert run.data.tags["mlflow.parentRunId"] == parents[uid.rpartition("/")[0]].info.run_id
+        assert run.data.tags["mlflow.parentRunId"] == found[uid.rpartition("/")[0]].info.run_id
         assert run.data.metrics["best.validation_loss"] == trial.validation_loss
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     ledger, sweep = opened(folder)
@@ -144,7 +169,11 @@ def assert_all_delivered(folder: Path) -> None:
 def delivered(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(done, tmp_path_factory.mktemp("delivered") / "work")
     progress = deliver_here(folder)
-    assert (progress.delivered, progress.undelivered, progress.problem) == (RUNS + STUDIES, 0, None)  # each study twice
+    assert (progress.delivered, progress.undelivered, progress.problem) == (
+        RUNS + TWICE,
+        0,
+        None,
+    )  # sweep and studies twice
     return folder
 
 
@@ -177,7 +206,7 @@ def test_a_runs_curves_are_the_ledgers(delivered: Path):
     shown = [
         [point.value for point in sorted(found.get_metric_history(run.info.run_id, name), key=lambda p: p.step)]
         for run in by_uid(delivered).values()
-        if "mlflow.parentRunId" in run.data.tags
+        if run.data.tags["sweeper.kind"] == "trial"
         for name in ("train_loss", "validation_loss", "train_loss_dropped")
     ]
     kept = [curve[name] for curve in curves for name in ("train_loss", "validation_loss", "train_loss_dropped")]
@@ -186,7 +215,7 @@ def test_a_runs_curves_are_the_ledgers(delivered: Path):
 
 def test_a_study_shows_its_sampler_and_its_best_trial(delivered: Path):
     trials = trials_of(delivered)
-    studies = {uid: run for uid, run in by_uid(delivered).items() if uid not in trials}
+    studies = {uid: run for uid, run in by_uid(delivered).items() if run.data.tags["sweeper.kind"] == "study"}
     assert len(studies) == STUDIES
     for uid, run in studies.items():
         own = [trial for name, trial in trials.items() if name.startswith(f"{uid}/")]
@@ -201,7 +230,151 @@ def test_a_trial_that_diverged_is_shown_as_failed(tmp_path: Path, empty_store: P
     shutil.copyfile(empty_store, tmp_path / "sweeper-data" / "mlflow.db")
     deliver_here(tmp_path)
     statuses = Counter(run.info.status for run in by_uid(tmp_path).values())
-    assert statuses == {"FAILED": 4, "FINISHED": 2}
+    assert statuses == {"FAILED": 4, "FINISHED": 3}
+
+
+def test_the_sweep_shows_its_totals(delivered: Path):
+    trials = trials_of(delivered).values()
+    [whole] = [run for run in by_uid(delivered).values() if run.data.tags["sweeper.kind"] == "sweep"]
+    ledger, sweep = opened(delivered)
+    with ledger.read() as connection:
+        spent = reads.total_cost(connection, sweep.id)
+    assert whole.info.run_name == "small"
+    assert whole.data.tags["sweeper.uid"] == sweep.uid
+    told = whole.data.metrics
+    assert (told["trials"], told["trials_failed"], told["trials_pruned"]) == (float(TRIALS), 0.0, 0.0)
+    assert told["cost.flops"] == sum(trial.cost.flops for trial in trials) == spent.flops
+    assert told["cost.device_s"] == pytest.approx(spent.device_s)
+    assert whole.data.params == {
+        "data": "npz:rows.npz", "model": "mlp", "sampler": "random", "mode": "measurement", "seed": "0",
+    }  # fmt: skip
+
+
+# the report -----------------------------------------------------------------------------------------------------------
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """The files that MLflow's own client finds at the sweep's run."""
+    from mlflow.artifacts import download_artifacts
+
+    _, sweep = opened(folder)
+    run_id = by_uid(folder)[sweep.uid].info.run_id
+    try:
+        found = Path(download_artifacts(run_id=run_id, tracking_uri=store_of(folder)))
+    except OSError:
+        return {}
+    return {str(path.relative_to(found)): path.read_bytes() for path in found.rglob("*") if path.is_file()}
+
+
+def test_a_complete_sweep_has_its_report_at_its_run(delivered: Path, drawn: Drawn):
+    found = artifacts(delivered)
+    assert {name for name in found if "/" not in name} == {"report.html", "sweep.yaml"}
+    assert f"{TRIALS} of {TRIALS} trials" in found["report.html"].decode()
+    assert found["sweep.yaml"] == (delivered / "small.yaml").read_bytes()
+    assert {"plots/curves.png", "plots/edges.png"} <= found.keys()
+    assert found["plots/curves.png"].startswith(b"\x89PNG")
+    assert {name for name in found if name.startswith("tables/")} == {"tables/trials.parquet", "tables/fits.parquet"}
+    assert pyarrow.parquet.read_table(io.BytesIO(found["tables/trials.parquet"])).num_rows == TRIALS
+    assert drawn == []  # it is a real one
+
+
+def test_a_report_is_logged_once(folder: Path, drawn: Drawn):
+    deliver_here(folder)
+    deliver_here(folder)
+    assert drawn == [TRIALS]
+    assert artifacts(folder) == {"report.html": b"20 trials"}
+
+
+def test_a_sweep_that_is_not_complete_has_no_report(tmp_path: Path, empty_store: Path, drawn: Drawn):
+    ran = run_here(small_workload(tmp_path), tmp_path / "sweeper-data", stop_after=5)
+    shutil.copyfile(empty_store, tmp_path / "sweeper-data" / "mlflow.db")
+    deliver_here(tmp_path)
+    whole = by_uid(tmp_path)[ran.sweep.uid]
+    assert (whole.info.status, "sweeper.report" in whole.data.tags, drawn) == ("RUNNING", False, [])
+
+
+def test_a_sweep_of_one_space_has_a_report_without_a_price(tmp_path: Path, empty_store: Path, monkeypatch: Any):
+    monkeypatch.setattr(courier, "write_report", write_report)
+    lone = ("  both: {keep_prob: per_layer, lambda: per_layer}\n", "")
+    run_here(small_workload(tmp_path, lone), tmp_path / "sweeper-data")
+    shutil.copyfile(empty_store, tmp_path / "sweeper-data" / "mlflow.db")
+    deliver_here(tmp_path)
+    assert b"No edge between two spaces has a price yet." in artifacts(tmp_path)["report.html"]
+
+
+def test_an_extended_sweep_runs_again_and_gets_a_new_report(folder: Path, drawn: Drawn):
+    deliver_here(folder)
+    larger = small_workload(folder, ("trials: 5", "trials: 6"))
+    run_here(larger, folder / "sweeper-data", stop_after=2)
+    deliver_here(folder)
+    _, sweep = opened(folder)
+    assert by_uid(folder)[sweep.uid].info.status == "RUNNING"
+    assert drawn == [TRIALS]
+    run_here(larger, folder / "sweeper-data")
+    deliver_here(folder)
+    whole = by_uid(folder)[sweep.uid]
+    assert (whole.info.status, whole.data.metrics["trials"]) == ("FINISHED", 24.0)
+    assert (whole.data.tags["sweeper.report"], drawn) == ("24", [TRIALS, 24])
+    assert artifacts(folder) == {"report.html": b"24 trials"}
+
+
+def test_a_report_that_mlflow_does_not_take_is_told_and_made_up_for(folder: Path, drawn: Drawn):
+    blocked = folder / "mlartifacts"
+    blocked.write_text("a file where a folder is to be")
+    with pytest.raises(ReportError, match=r"report of small is not in MLflow, .* Try again: sweeper mlflow sync small"):
+        deliver_here(folder)
+    ledger, sweep = opened(folder)
+    with ledger.read() as connection:
+        assert deliveries.counts(connection, sweep.id) == (RUNS, 0, 0)
+    assert len(by_uid(folder)) == RUNS
+    blocked.unlink()
+    assert deliver_here(folder).delivered == 0
+    assert_all_delivered(folder)
+    assert artifacts(folder) == {"report.html": b"20 trials"}
+    assert drawn == [TRIALS] * 2
+
+
+def test_a_failed_report_fails_the_sync_of_that_sweep_alone(folder: Path):
+    home = folder / "sweeper-data"
+    other = small_workload(folder, ("name: small", "name: tiny"), ("trials: 5", "trials: 1"))
+    run_here(other, home)
+    (home / "mlartifacts" / "sweeper").mkdir(parents=True)
+    (home / "mlartifacts" / "sweeper" / "small").write_text("a file where a folder is to be")
+    with shell(folder) as run:
+        synced = run("mlflow", "sync")
+    assert (synced.code, "Traceback" in synced.err) == (2, False)
+    assert f"small: MLflow has {RUNS} runs, 0 are waiting" in synced.err
+    assert "tiny: MLflow has 9 runs, 0 are waiting" in synced.err
+    assert "the report of small is not in MLflow" in synced.err
+    assert "the report of tiny" not in synced.err
+
+
+def test_a_report_that_another_process_is_drawing_is_waited_for_or_made_up_for(
+    folder: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+):
+    """Runs are there, the report is not, and the other process dies after a while: its lease runs out."""
+    monkeypatch.setattr(courier, "RETRY_S", 0.1)
+    deliver_here(folder)
+    _, sweep = opened(folder)
+    client(folder).delete_tag(by_uid(folder)[sweep.uid].info.run_id, "sweeper.report")
+    with monkeypatch.context() as brief:
+        brief.setattr(courier, "LEASE_S", 1.0)
+        assert outboxes(folder)[1].take_lease()
+    began = time.monotonic()
+    deliver_here(folder)
+    assert time.monotonic() - began >= 0.9
+    assert drawn == [TRIALS] * 2
+    assert_all_delivered(folder)
+
+
+def test_the_report_of_a_run_that_was_deleted_is_not_missed(folder: Path, drawn: Drawn):
+    deliver_here(folder)
+    _, sweep = opened(folder)
+    run_id = by_uid(folder)[sweep.uid].info.run_id
+    client(folder).delete_tag(run_id, "sweeper.report")
+    client(folder).delete_run(run_id)
+    assert deliver_here(folder).problem is None
+    assert drawn == [TRIALS]
 
 
 # again and again ------------------------------------------------------------------------------------------------------
@@ -213,7 +386,7 @@ def test_delivering_everything_again_changes_nothing(delivered: Path, tmp_path: 
     ledger, _ = opened(folder)
     with ledger.write() as connection:
         connection.execute(update(OutboxRow).values(delivered_at=None))
-    assert deliver_here(folder).delivered == RUNS + STUDIES
+    assert deliver_here(folder).delivered == RUNS + TWICE
     assert before == {uid: (run.info.run_id, dict(run.data.metrics)) for uid, run in by_uid(folder).items()}
     assert_all_delivered(folder)
 
@@ -226,7 +399,7 @@ def test_an_extended_sweep_opens_its_studies_again_and_nests_the_new_trials(tmp_
     write_sweep(tmp_path, ("trials: 5, replicates: 2", "trials: 3, replicates: 1"))
     with shell(tmp_path) as run:
         assert run(*argv).code == 0
-        assert deliver_here(tmp_path).delivered == 2 * 3 + 2 * 2
+        assert deliver_here(tmp_path).delivered == 2 * 3 + 2 * 2 + 2
         write_sweep(tmp_path)
         assert run(*argv).code == 0
     deliver_here(tmp_path)
@@ -238,6 +411,8 @@ CRASHES = {
     "with a run that has no results yet": Crash("sweeper.export.mlflow:MlflowSink._create", 7, leaving=True),
     "with a run that is not ended yet": Crash("sweeper.export.mlflow:MlflowSink._log", 9, leaving=True),
     "before the ledger knows of the first batch": Crash("sweeper.ledger.deliveries:record_delivered"),
+    "before the report is drawn": Crash("sweeper.courier:write_report"),
+    "with a report that has no tag yet": Crash("mlflow.tracking:MlflowClient.log_artifacts", leaving=True),
     "when all is delivered": Crash("sweeper.ledger.workers:drop_lease"),
 }
 
@@ -363,7 +538,7 @@ def closed_port() -> str:
 def test_an_unreachable_mlflow_is_an_error_that_says_what_waits(folder: Path):
     with pytest.raises(DeliveryError, match="Nothing is lost: they wait in the ledger"):
         deliver_here(folder, closed_port())
-    assert deliver_here(folder).delivered == RUNS + STUDIES
+    assert deliver_here(folder).delivered == RUNS + TWICE
 
 
 def test_while_more_is_to_come_an_unreachable_mlflow_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch):

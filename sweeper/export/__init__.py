@@ -1,13 +1,7 @@
 """From the ledger's outbox to MLflow: what runs look like, and how each comes to stand there exactly once."""
 
-from sweeper.export.mlflow import (
-    Dashboard,
-    MlflowSink,
-    configure_process,
-    dashboard_command,
-    masked,
-    prepare,
-)
+from sweeper.export.dashboard import Dashboard, dashboard_command
+from sweeper.export.mlflow import MlflowSink, configure_process, masked, prepare
 from sweeper.export.outbox import (
     Claim,
     Delivery,
@@ -26,6 +20,7 @@ from sweeper.export.runs import (
     setting_params,
     study_run,
     sweep_experiment,
+    sweep_run,
     trial_run,
 )
 
@@ -50,6 +45,7 @@ __all__ = [
     "setting_params",
     "study_run",
     "sweep_experiment",
+    "sweep_run",
     "to_json",
     "trial_run",
 ]

@@ -10,6 +10,8 @@ What MLflow can't hold:
 - Params beyond 6,000 and tags beyond 8,000 characters are cut and end in "…".
 - A run that a user deleted stays deleted: it counts as delivered and is left alone.
 
+The report of a sweep goes to its run as artifacts, whole or again: see `MlflowSink.log_report`.
+
 MLflow is imported when first needed, because that takes a second; `configure_process` must have run before.
 """
 
@@ -20,11 +22,9 @@ import os
 import re
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ TIMEOUT_S = 10
 _UID = "sweeper.uid"
 _PARENT = "mlflow.parentRunId"
 _PARENT_UID = "sweeper.parent"
+_REPORT = "sweeper.report"  # which state of its sweep the artifacts of a run tell
 _SQLITE = "sqlite:///"
 _OPENS_ON_RUNS: Mapping[str, str] = {"mlflow.experimentKind": "custom_model_development"}  # not on GenAI traces
 # Statuses of a server, or a proxy before it, that speak of no single run: who may enter, too much, not now.
@@ -63,6 +64,11 @@ def masked(text: str) -> str:
     """Hide the credentials of every URI in a text: `scheme://user:password@host` and `?password=...`."""
     text = re.sub(r"://(?:[^:/@\s]*:[^@\s]*|[^/@\s]*)@(?:[^/@\s]*@)*", "://***@", text)
     return re.sub(r"(?i)([?&][a-z_]*(?:password|passwd|secret|token|key)=)[^&\s'\"]+", r"\1***", text)
+
+
+def is_server(tracking_uri: str) -> bool:
+    """Whether a tracking store is a server, which keeps artifacts and has a dashboard of its own."""
+    return tracking_uri.startswith(("http://", "https://", "databricks"))
 
 
 def prepare(tracking_uri: str) -> None:
@@ -91,12 +97,13 @@ class MlflowSink:
 
     Args:
         tracking_uri: MLflow's, e.g. `sqlite:///sweeper-data/mlflow.db` or `http://127.0.0.1:5000`.
-        artifact_root: folder or URI below which new experiments keep artifacts; None: the store's own.
+        artifact_root: folder or URI below which new experiments keep artifacts; None: the store's own, as always
+            where that is a server.
     """
 
     def __init__(self, tracking_uri: str, artifact_root: str | None = None) -> None:
         self._uri = tracking_uri
-        self._artifact_root = artifact_root
+        self._artifact_root = None if is_server(tracking_uri) else artifact_root
         self._experiments: dict[str, str] = {}
 
     def deliver(self, run: RunRecord, *, parent: str | None, known: str | None, search: bool) -> str:
@@ -115,6 +122,43 @@ class MlflowSink:
         except Exception as error:
             self._experiments.pop(run.experiment, None)  # it may be gone: look again next time
             raise self._diagnosed(error, run) from None
+
+    def wants_report(self, run_id: str, state: str) -> bool:
+        """Whether a run has no report of this state of its sweep yet; one that a user deleted wants none.
+
+        Args:
+            run_id: of the sweep's run.
+            state: what tells the sweep's states apart.
+
+        Raises:
+            DeliveryError: MLflow can't be reached.
+        """
+        try:
+            run = self._client.get_run(run_id)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise DeliveryError(_no_report(self._uri, error)) from None
+        return bool(run.info.lifecycle_stage != "deleted" and run.data.tags.get(_REPORT) != state)
+
+    def log_report(self, run_id: str, folder: Path, state: str) -> None:
+        """Log a folder's files as a run's artifacts, in place of those of the same names.
+
+        The tag `sweeper.report` says which state they tell once all have arrived: who is interrupted before does it
+        again, and nobody does it twice.
+
+        Raises:
+            DeliveryError: MLflow can't be reached, or its artifact store takes no files.
+        """
+        try:
+            self._client.log_artifacts(run_id, str(folder))
+            self._client.set_tag(run_id, _REPORT, state)
+        except DeliveryError:
+            raise
+        except Exception as error:
+            raise DeliveryError(_no_report(self._uri, error)) from None
 
     def _deliver(self, run: RunRecord, tags: dict[str, str], known: str | None, search: bool) -> str:
         found = self._find(run, known, search)
@@ -212,63 +256,6 @@ class MlflowSink:
             return _open(self._uri)
 
 
-@dataclass(frozen=True, slots=True)
-class Dashboard:
-    """How to start MLflow's UI.
-
-    Attributes:
-        argv: the command line.
-        environment: what to add to the environment; may hold the store's credentials, so don't show it.
-        url: where people find it.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    url: str
-
-
-def dashboard_command(backend_uri: str, port: int, artifact_root: str | None = None) -> Dashboard:
-    """Say how to start MLflow's UI on this machine's loopback, light enough to run beside training.
-
-    One worker and no job execution: 0.5 GiB instead of 2.6. Requests that name another host get 403, so that
-    no web page can reach it by rebinding a name. The store's URI rides in the environment, because
-    a command line is for all to see.
-
-    Args:
-        backend_uri: SQL tracking store to show, e.g. `sqlite:///sweeper-data/mlflow.db`.
-        port: TCP port.
-        artifact_root: where the server keeps the artifacts that clients upload through it.
-
-    Raises:
-        DeliveryError: the store is itself a server, which shows its own UI.
-    """
-    if backend_uri.startswith(("http://", "https://", "databricks")):
-        raise DeliveryError(
-            f"MLflow's runs are kept by the server {masked(backend_uri)}, which has a dashboard of its own: "
-            f"open that address in a browser."
-        )
-    argv = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    argv += ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"]
-    argv += ["--artifacts-destination", artifact_root] if artifact_root else []
-    environment = {
-        "MLFLOW_BACKEND_STORE_URI": backend_uri,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    return Dashboard(tuple(argv), environment, f"http://127.0.0.1:{port}")
-
-
 def _open(tracking_uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
@@ -332,6 +319,10 @@ def _status(error: Exception) -> int:
 
 def _unreachable(uri: str, reason: str) -> str:
     return f"MLflow at {masked(uri)} can't take runs: {reason}. Nothing is lost: they wait in the ledger."
+
+
+def _no_report(uri: str, error: Exception) -> str:
+    return f"MLflow at {masked(uri)} takes no report: {masked(f'{type(error).__name__}: {error}')}"
 
 
 def _experiment_deleted(uri: str, name: str, experiment_id: str) -> str:

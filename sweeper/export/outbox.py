@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sweeper.errors import DeliveryError
+from sweeper.export.runs import KIND, Kind
 from sweeper.records import RunRecord
 
 FORMAT = 1
@@ -228,8 +229,8 @@ class _Drain:
 
     def _deliver(self, claim: Claim, known: Mapping[str, str]) -> str | None:
         run = claim.run
-        # A run without parent is delivered at its start and end; the start may have been refused half-way.
-        search = claim.attempts > 1 or run.parent is None
+        # Sweeps and studies are delivered at their start and end; the start may have been refused half-way.
+        search = claim.attempts > 1 or run.tags.get(KIND) != Kind.TRIAL
         parent = known.get(run.parent) if run.parent else None
         while not self._should_stop():
             try:

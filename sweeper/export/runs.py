@@ -1,6 +1,7 @@
-"""What a study and a trial look like as MLflow runs; pure functions from plain records to `RunRecord`s.
+"""What a sweep, a study and a trial look like as MLflow runs; pure functions from plain records to `RunRecord`s.
 
-Layout: an experiment per sweep, a parent run per study, a child run per trial.
+Layout: an experiment per sweep with a run of its own, below it a run per study, and below each a run per trial; the
+tag `sweeper.kind` says which of the three a run is.
 
 - Params: the whole setting in every space, `keep_prob_0` .. `keep_prob_{L-1}` and `lambda_1` .. `lambda_L`,
   so that MLflow's parallel-coordinates and scatter plots compare spaces; then what the sampler drew, where
@@ -20,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 
 from sweeper.records import (
     Cost,
@@ -34,6 +36,7 @@ from sweeper.records import (
 )
 
 NOTE = "mlflow.note.content"  # MLflow shows this tag as the run's description
+KIND = "sweeper.kind"
 _STATUS = {
     TrialState.WAITING: "RUNNING",
     TrialState.RUNNING: "RUNNING",
@@ -41,6 +44,14 @@ _STATUS = {
     TrialState.PRUNED: "FINISHED",
     TrialState.FAIL: "FAILED",
 }
+
+
+class Kind(StrEnum):
+    """What a run tells of; the value of its tag `sweeper.kind`."""
+
+    SWEEP = "sweep"
+    STUDY = "study"
+    TRIAL = "trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,14 @@ class StudyName:
     replicate: int
 
     @property
+    def sweep_uid(self) -> str:
+        """The uid of the sweep's run."""
+        return f"{self.sweep}-{self.token}"
+
+    @property
     def uid(self) -> str:
-        """The parent run's uid."""
-        return f"{self.sweep}-{self.token}/{self.space}/r{self.replicate:02d}"
+        """The uid of the study's run."""
+        return f"{self.sweep_uid}/{self.space}/r{self.replicate:02d}"
 
     def trial_uid(self, number: int) -> str:
         """Name the run of the study's trial `number`."""
@@ -104,6 +120,45 @@ def sweep_experiment(name: str) -> str:
     return f"sweeper/{name}"
 
 
+def sweep_run(
+    name: str,
+    uid: str,
+    *,
+    start_ms: int,
+    end_ms: int | None = None,
+    params: Mapping[str, ParameterValue] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> RunRecord:
+    """Build the run of a sweep: first when it is launched, again under the same uid when all of it is done.
+
+    Args:
+        name: of the sweep.
+        uid: of the sweep.
+        start_ms: when it was launched, milliseconds since the epoch (UTC).
+        end_ms: when it was complete; None while it runs.
+        params: what is fixed for the sweep; they can't change once delivered.
+        metrics: counts and costs of all its trials.
+    """
+    return RunRecord(
+        uid=uid,
+        experiment=sweep_experiment(name),
+        parent=None,
+        name=name,
+        status="RUNNING" if end_ms is None else "FINISHED",
+        start_ms=start_ms,
+        end_ms=end_ms,
+        params={key: _text(value) for key, value in (params or {}).items()},
+        tags={
+            KIND: Kind.SWEEP.value,
+            "sweeper.sweep": name,
+            "sweeper.uid": uid,
+            "mlflow.source.name": "sweeper",
+            NOTE: "The sweep as a whole. Once every trial has ended, its report is among the artifacts: `report.html`.",
+        },
+        metrics=dict(metrics or {}),
+    )
+
+
 def study_run(
     study: StudyName,
     *,
@@ -114,7 +169,7 @@ def study_run(
     tags: Mapping[str, str] | None = None,
     note: str = "",
 ) -> RunRecord:
-    """Build the parent run of a study: first when it starts, again under the same uid when it ends.
+    """Build the run of a study: first when it starts, again under the same uid when it ends.
 
     Args:
         study: whose run.
@@ -128,13 +183,13 @@ def study_run(
     return RunRecord(
         uid=study.uid,
         experiment=sweep_experiment(study.sweep),
-        parent=None,
+        parent=study.sweep_uid,
         name=f"{study.space} r{study.replicate:02d}",
         status="RUNNING" if end_ms is None else "FINISHED",
         start_ms=start_ms,
         end_ms=end_ms,
         params={name: _text(value) for name, value in (params or {}).items()},
-        tags=_said({**(tags or {}), **_study_tags(study), "sweeper.uid": study.uid, NOTE: note}),
+        tags=_said({**(tags or {}), **_study_tags(study, Kind.STUDY), "sweeper.uid": study.uid, NOTE: note}),
         metrics=dict(metrics or {}),
     )
 
@@ -158,7 +213,7 @@ def trial_run(study: StudyName, trial: TrialReport, task: Task) -> RunRecord:
         start_ms=trial.start_ms,
         end_ms=trial.end_ms,
         params=setting_params(trial.setting, trial.parameters),
-        tags=_said({**trial.tags, **_study_tags(study), **_trial_tags(trial, metric), "sweeper.uid": uid}),
+        tags=_said({**trial.tags, **_study_tags(study, Kind.TRIAL), **_trial_tags(trial, metric), "sweeper.uid": uid}),
         metrics=_told(trial, _finals(trial.fits, metric)) | cost_metrics(trial.cost),
         curves=_curves(trial.fits, metric),
         epoch_ms=tuple(max(score.at_ms for score in epoch) for epoch in _epochs(trial.fits)),
@@ -249,8 +304,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)  # not fmean, which raises where infinities of both signs meet
 
 
-def _study_tags(study: StudyName) -> dict[str, str]:
+def _study_tags(study: StudyName, kind: Kind) -> dict[str, str]:
     return {
+        KIND: kind.value,
         "sweeper.sweep": study.sweep,
         "sweeper.space": study.space,
         "sweeper.replicate": str(study.replicate),

@@ -8,8 +8,8 @@ The file needs nothing beside it: no network, no script that it could not do wit
 the page's own colours, light, dark or printed; a script of a few lines shows the figures under the pointer.
 """
 
-from sweeper.report.facts import Facts, Machine
+from sweeper.report.facts import Facts, Machine, Sheet
 from sweeper.report.files import write_pictures, write_table
 from sweeper.report.page import page
 
-__all__ = ["Facts", "Machine", "page", "write_pictures", "write_table"]
+__all__ = ["Facts", "Machine", "Sheet", "page", "write_pictures", "write_table"]

@@ -33,6 +33,21 @@ class Machine:
     details: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table in words.
+
+    Attributes:
+        caption: what it shows.
+        rows: column to text, all with the same columns; the first column heads the rows.
+        missing: why there are no rows.
+    """
+
+    caption: str
+    rows: Sequence[Mapping[str, str]]
+    missing: str = ""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a report is made of.
@@ -47,7 +62,9 @@ class Facts:
         shapes: how each space searches, in the file's order.
         prices: the price table.
         spaces: the space table.
-        seconds: what the workers' time went into, by kind.
+        importance: which hyperparameters of the largest space decide.
+        accounts: the seconds of every attempt by space, by how they ended and by kind; empty before any was counted.
+        balance: whether these seconds add up to those for which the workers held their devices.
         amounts: what all trials took together, in words: label and figure.
         machines: who trained.
         numerics: what decides a fit's last bits.
@@ -67,7 +84,9 @@ class Facts:
     shapes: Mapping[str, SpaceShape]
     prices: PriceTable
     spaces: Sequence[SpaceSummary]
-    seconds: Mapping[str, float]
+    importance: Sheet
+    accounts: Sequence[Sheet]
+    balance: str
     amounts: Sequence[tuple[str, str]]
     machines: Sequence[Machine]
     numerics: Mapping[str, str]

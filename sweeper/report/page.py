@@ -24,11 +24,25 @@ _SECTIONS = {
     "words": "In words",
     "prices": "Price of each edge",
     "spaces": "Spaces",
+    "importance": "Hyperparameters that decide",
     "figures": "Pictures",
     "costs": "What it cost",
     "environment": "Where it ran",
     "file": "The sweep file",
 }
+_SHARES = (
+    "Each row is a hyperparameter of the largest space, with the layers that it acts on. fANOVA asks what share of the "
+    "loss's variance over the whole space it explains, PED-ANOVA what decides whether a trial is among the best tenth. "
+    "Either's shares add up to 100 % whatever happens: they compare hyperparameters and don't say that any of them "
+    "matters. Groups of studies are judged apart; where their ranges [least, most] overlap, the order may be chance."
+)
+_ACCOUNTS = (
+    "Every attempt of every trial is charged, also those that failed, were pruned or were lost with their worker; fits "
+    "that trained side by side share the device's time by their steps, and “device-s alone” is what they would have "
+    "taken one by one. What the workers did for no trial in particular stands under “(no trial's own)” and among the "
+    "kinds. The last line compares the sum with the time for which the workers held their devices, measured apart: "
+    "within 1 % the accounts balance."
+)
 
 
 def page(facts: Facts) -> str:
@@ -98,6 +112,7 @@ def _sections(facts: Facts) -> Sequence[Markup]:
         "words": _words(facts),
         "prices": _prices(facts),
         "spaces": _spaces(facts),
+        "importance": _importance(facts),
         "figures": [_figure(figure) for figure in figures(facts)],
         "costs": _costs(facts),
         "environment": _environment(facts),
@@ -179,7 +194,7 @@ def _spaces(facts: Facts) -> list[Child]:
 
 def _figure(figure: Figure) -> Markup:
     heading = tag("h3", figure.title, id=f"f-{figure.name}")
-    how = tag("p", tag("strong", "How to read this: "), figure.reading)
+    how = _reading(figure.reading)
     if figure.missing:
         return joined(heading, _note(f"Not drawn: {figure.missing}"))
     panels = [_panel(f"{figure.name}{i}", panel) for i, panel in enumerate(figure.panels)]
@@ -203,17 +218,20 @@ def _picture(name: str, svg: str, words: str, class_: str) -> Markup:
     return tag("div", drawing(svg, name), class_=class_, role="img", aria_label=words)
 
 
-def _costs(facts: Facts) -> list[Markup]:
-    made = []
-    if facts.seconds:
-        held = sum(facts.seconds.values())
-        rows = [
-            {"kind": kind, "seconds": f"{seconds:,.1f}", "share": f"{seconds / held:.1%}" if held else "-"}
-            for kind, seconds in sorted(facts.seconds.items(), key=lambda item: -item[1])
-        ]
-        rows.append({"kind": "all that they held their devices", "seconds": f"{held:,.1f}", "share": "100%"})
-        made.append(data_table("t-costs", "What the workers' time went into", rows))
-    return [*made, _pairs(facts.amounts)]
+def _importance(facts: Facts) -> list[Child]:
+    sheet = facts.importance
+    if sheet.missing:
+        return [_note(f"Not measured: {sheet.missing}")]
+    caption = f"{sheet.caption[:1].upper()}{sheet.caption[1:]}"
+    return [_reading(_SHARES), data_table("t-importance", caption, sheet.rows)]
+
+
+def _costs(facts: Facts) -> list[Child]:
+    tables = [
+        _measured(f"t-costs{i}", f"Seconds {sheet.caption}", sheet.rows) for i, sheet in enumerate(facts.accounts)
+    ]
+    told = [_reading(_ACCOUNTS), *tables, _note(f"{facts.balance}.")] if tables else []
+    return [*told, _pairs(facts.amounts)]
 
 
 def _environment(facts: Facts) -> list[Markup]:
@@ -248,6 +266,10 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Markup:
 
 def _listing(text: str, name: str) -> Markup:
     return tag("pre", tag("code", text), tabindex="0", role="region", aria_label=name)
+
+
+def _reading(words: str) -> Markup:
+    return tag("p", tag("strong", "How to read this: "), words)
 
 
 def _note(words: str) -> Markup:

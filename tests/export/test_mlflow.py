@@ -300,6 +300,55 @@ def test_artifacts_of_new_experiments_lie_below_the_root(uri: str, tmp_path: Pat
     assert open_client(uri).get_run(run_id).info.artifact_uri.startswith(str(tmp_path / "artifacts"))
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A report's files."""
+    folder = tmp_path / "report"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "report.html").write_text("<html>")
+    (folder / "plots" / "curves.png").write_bytes(b"png")
+    return folder
+
+
+def test_a_report_is_wanted_until_one_of_that_state_was_logged(uri: str, tmp_path: Path, folder: Path) -> None:
+    sink = MlflowSink(uri, artifact_root=f"{tmp_path}/artifacts")
+    run_id = deliver(sink, PARENT)
+    assert sink.wants_report(run_id, "20")
+    sink.log_report(run_id, folder, "20")
+    assert not sink.wants_report(run_id, "20")
+    assert sink.wants_report(run_id, "24")
+    logged = tmp_path / "artifacts" / "sweeper" / "digits" / run_id / "artifacts"
+    assert (logged / "report.html").read_text() == "<html>"
+    assert (logged / "plots" / "curves.png").read_bytes() == b"png"
+    (folder / "report.html").write_text("<html>2")
+    sink.log_report(run_id, folder, "24")
+    assert (logged / "report.html").read_text() == "<html>2"
+
+
+def test_a_report_that_was_interrupted_is_still_wanted(
+    uri: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def refuse(*args: Any) -> None:
+        raise OSError("no space left")
+
+    sink = MlflowSink(uri, artifact_root=f"{tmp_path}/artifacts")
+    run_id = deliver(sink, PARENT)
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_artifacts", refuse)
+        with pytest.raises(DeliveryError, match="takes no report: OSError: no space left"):
+            sink.log_report(run_id, folder, "20")
+    assert sink.wants_report(run_id, "20")
+
+
+def test_a_run_that_is_gone_wants_no_report(uri: str, sink: MlflowSink) -> None:
+    run_id = deliver(sink, PARENT)
+    open_client(uri).delete_run(run_id)
+    assert not sink.wants_report(run_id, "20")
+    assert not sink.wants_report("0" * 32, "20")
+
+
 def test_a_prepared_store_logs_ahead_and_leaves_no_litter(prepared: Path) -> None:
     connection = sqlite3.connect(prepared)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -14,12 +14,13 @@ from sweeper.errors import DeliveryError
 from sweeper.export import Delivery, Progress, RunRefusedError, drain, from_json, to_json
 from sweeper.records import RunRecord
 
-PARENT = RunRecord("digits/none/r00", "sweeper/digits", None, "none r00", "RUNNING", 1_000, None)
+PARENT = RunRecord("digits/none/r00", "sweeper/digits", "digits", "none r00", "RUNNING", 1_000, None)
 
 
 def child(number: int) -> RunRecord:
     uid = f"{PARENT.uid}/t{number:04d}"
-    return RunRecord(uid, PARENT.experiment, PARENT.uid, uid, "FINISHED", 1_000 + number, 2_000 + number)
+    start, tags = 1_000 + number, {"sweeper.kind": "trial"}
+    return RunRecord(uid, PARENT.experiment, PARENT.uid, uid, "FINISHED", start, 2_000 + number, tags=tags)
 
 
 class MemoryOutbox:

@@ -13,6 +13,7 @@ from sweeper.export import (
     setting_params,
     study_run,
     sweep_experiment,
+    sweep_run,
     to_json,
     trial_run,
 )
@@ -120,6 +121,7 @@ def test_tags_say_where_a_trial_belongs_and_who_did_it() -> None:
     assert tags == {
         "git": "abc",
         "mlflow.source.name": "sweeper",
+        "sweeper.kind": "trial",
         "sweeper.sweep": "digits",
         "sweeper.space": "per_layer",
         "sweeper.replicate": "3",
@@ -183,6 +185,17 @@ def test_a_study_runs_and_then_ends_under_one_uid() -> None:
     assert start.params == {"sampler": "tpe", "trials": "32"}
     assert start.tags["mlflow.note.content"] == "**Why**"
     assert "mlflow.note.content" not in end.tags
+
+
+def test_a_sweep_s_run_holds_its_studies_and_each_says_what_it_is() -> None:
+    start = sweep_run("digits", "digits-1a2b3c4d", start_ms=1, params={"seed": 0})
+    end = sweep_run("digits", "digits-1a2b3c4d", start_ms=1, end_ms=2, metrics={"trials": 3.0})
+    study, trial = study_run(STUDY, start_ms=1), trial_run(STUDY, report(fit(0.1, 1)), Task.BINARY)
+    assert (start.parent, study.parent, trial.parent) == (None, start.uid, study.uid)
+    assert [run.tags["sweeper.kind"] for run in (start, end, study, trial)] == ["sweep", "sweep", "study", "trial"]
+    assert (start.uid, start.name, start.tags["sweeper.uid"]) == ("digits-1a2b3c4d", "digits", "digits-1a2b3c4d")
+    assert start.experiment == study.experiment == trial.experiment
+    assert (start.status, start.params, end.status, end.end_ms) == ("RUNNING", {"seed": "0"}, "FINISHED", 2)
 
 
 def test_what_is_built_survives_the_outbox() -> None:

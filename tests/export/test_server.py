@@ -147,6 +147,47 @@ def test_a_run_arrives_over_http_as_it_does_in_sqlite(served: str) -> None:
     assert sorted((p.step, p.timestamp, p.value) for p in points) == [(i, START + i - 1, 1 / i) for i in range(1, 1002)]
 
 
+def test_a_report_arrives_over_http_and_the_dashboard_shows_it(served: str, port: int, tmp_path: Path) -> None:
+    """The server keeps it: what this side says of places for artifacts is of no use to a server elsewhere."""
+    files = tmp_path / "report"
+    (files / "plots").mkdir(parents=True)
+    (files / "report.html").write_text("<p>the report</p>")
+    (files / "plots" / "curves.png").write_bytes(b"png")
+    sink = MlflowSink(served, artifact_root=str(tmp_path / "here"))
+    run_id = sink.deliver(replace(RUN, uid="whole", experiment="sweeper/new"), parent=None, known=None, search=False)
+    assert sink.wants_report(run_id, "20")
+    sink.log_report(run_id, files, "20")
+    assert not sink.wants_report(run_id, "20")
+    assert not (tmp_path / "here").exists()
+    assert shown(port, run_id, "report.html") == b"<p>the report</p>"
+    assert shown(port, run_id, "plots/curves.png") == b"png"
+
+
+def test_a_report_that_was_logged_without_the_dashboard_is_shown_by_it(
+    prepared: Path, tmp_path: Path, exporter_environment: None
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(prepared.read_bytes())
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").write_text("<p>the report</p>")
+    uri, root = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts")
+    sink = MlflowSink(uri, artifact_root=root)
+    run_id = sink.deliver(RUN, parent=None, known=None, search=False)
+    sink.log_report(run_id, tmp_path / "report", "20")
+    opened = free_port()
+    with running(dashboard_command(uri, opened, root), opened, tmp_path):
+        assert shown(opened, run_id, "report.html") == b"<p>the report</p>"
+
+
+def shown(port: int, run_id: str, path: str) -> bytes:
+    """A run's artifact as MLflow's pages fetch it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", f"/get-artifact?path={path}&run_id={run_id}")
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
 def test_a_server_refuses_a_bad_run_and_takes_the_next(served: str) -> None:
     sink = MlflowSink(served)
     with pytest.raises(RunRefusedError, match="refuses it"):

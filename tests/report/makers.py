@@ -6,7 +6,7 @@ import numpy as np
 
 from price.problems import A_SHAPES, problem_a
 from sweeper.price import Mode, price_sweep, summarise_spaces
-from sweeper.report import Facts, Machine
+from sweeper.report import Facts, Machine, Sheet
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -22,7 +22,9 @@ def facts(replicates=10, trials=32, *, mode=Mode.MEASUREMENT, studies=None, shap
         "loss": "squared error",
         "finished": count,
         "planned": count,
-        "seconds": {"train": 3.0, "idle": 1.0},
+        "importance": Sheet("importance in per_layer", [{"hyperparameter": "keep_prob_1", "layers": "1"}]),
+        "accounts": [Sheet("by kind", [{"kind": "training", "seconds": "3.00", "share": "75.0%"}])],
+        "balance": "balanced: 4.00 s are accounted for",
         "amounts": [("energy", "not measured")],
         "machines": [machine],
         "numerics": {"compiled": "False"},

@@ -14,7 +14,7 @@ import pytest
 from price.problems import studies
 from report.makers import facts
 from sweeper.price import Mode, SpaceShape, break_even_text, edge_cells, price_text, sentence
-from sweeper.report import page
+from sweeper.report import Sheet, page
 from sweeper.report.html import data_table, drawing, joined, raw, tag
 
 VOID = {"meta", "br"}
@@ -141,7 +141,7 @@ def test_every_picture_says_its_figures_in_words(told, read):
     assert len(pictures) == len(read.every("svg")) >= 9
     assert all(re.search(r"\d", picture["aria-label"]) for picture in pictures)
     assert any(price_text(told.prices.prices[0].headline) in picture["aria-label"] for picture in pictures)
-    assert read.text.count("How to read this") == 7
+    assert read.text.count("How to read this") == 9  # seven pictures, importance and accounts
 
 
 def test_what_scrolls_can_be_reached_with_the_keyboard(read):
@@ -163,6 +163,20 @@ def test_product_mode_is_named_in_the_report():
     text = Reader(page(facts(mode=Mode.PRODUCT))).text
     assert "product mode: the sampler learns" in text
     assert "single traces (product mode)" in text
+
+
+def test_importance_and_accounts_stand_with_how_to_read_them(html, read):
+    for words in ("Importance in per_layer", "keep_prob_1", "Seconds by kind", "balanced: 4.00 s are accounted for."):
+        assert words in read.text
+    assert html.index("fANOVA asks") < html.index("Importance in per_layer")
+    assert html.index("Every attempt of every trial") < html.index("Seconds by kind") < html.index("balanced: 4.00 s")
+
+
+def test_without_importance_or_accounts_the_report_says_why_or_nothing():
+    text = Reader(page(facts(importance=Sheet("importance", (), "too few trials"), accounts=(), balance=""))).text
+    assert "Not measured: too few trials" in text
+    assert "Every attempt of every trial" not in text
+    assert "energy" in text
 
 
 def test_a_sweep_without_a_finished_trial_has_a_report_that_says_so():
