@@ -78,5 +78,3 @@ def _told(file: SweepFile) -> Blueprint:
 
 def _way(choice: Any) -> Way:
     return tuple(tuple(group) for group in choice.grouped) if isinstance(choice, Grouped) else choice
-
-

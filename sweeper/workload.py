@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from sweeper.blueprint import Access, Blueprint, construct
-from sweeper.config import PS, Grouped, NoPruner, Sweep, SweepFile, parse_sweep, with_defaults
-from sweeper.data import SplitPlan, Table, load, split
+from sweeper.blueprint import Blueprint
+from sweeper.config import NoPruner, Sweep, SweepFile, with_defaults
+from sweeper.construction import Access, construct
+from sweeper.data import SplitPlan, Table, split
 from sweeper.errors import DataError, SettingError, SweepFileError
+from sweeper.launched import NETWORK, launched_blueprint, space_of, sweep_shapes, table_of
 from sweeper.ledger.rows import StudyPlan, SweepPlan
 from sweeper.ledger.rows import Sweep as LaunchedSweep
 from sweeper.networks import Network
@@ -21,10 +22,9 @@ from sweeper.price import SpaceShape
 from sweeper.records import Fold, Setting, Task, Training
 from sweeper.search import Proposer, Pruner, SamplerSpec, explicit_arguments, is_history_free, pruner
 from sweeper.seeds import seed_of, study_seed
-from sweeper.space import Fixed, Ranges, Space, Way
+from sweeper.space import Space
 
 EXTENDABLE = (("search", "trials"), ("search", "replicates"))
-NETWORK = "network"  # where a recorded config keeps the blueprint
 _CHANGED_MARKS = {
     "code": "model: its code is not what the sweep was launched with",
     "weights": "model.weights: the file's content is not what the sweep was launched with",
@@ -167,30 +167,6 @@ class Workload:
         return StudyPlan(space, replicate, len(parameters), sampler, seed, most, turn)
 
 
-def launched_file(sweep: LaunchedSweep) -> SweepFile:
-    """The sweep file as the ledger keeps it; relative paths start in the folder of its recorded name."""
-    return parse_sweep(sweep.file_text, sweep.file_path, Path(sweep.file_path).parent)
-
-
-def launched_blueprint(sweep: LaunchedSweep) -> Blueprint:
-    """The network of a launched sweep, from the ledger alone: no code of the user's own is imported."""
-    recorded = sweep.config.get(NETWORK)
-    # a sweep that is too old to have it recorded has a network that its file and data tell
-    return Blueprint.of(recorded) if recorded else workload_of(launched_file(sweep)).blueprint
-
-
-def launched_shapes(sweep: LaunchedSweep) -> dict[str, SpaceShape]:
-    """How each space of a launched sweep searches, for the price; from the ledger alone."""
-    return {name: _shape(space) for name, space in launched_spaces(sweep).items()}
-
-
-def launched_spaces(sweep: LaunchedSweep) -> dict[str, Space]:
-    """The spaces of a launched sweep, from the ledger alone."""
-    said = launched_file(sweep).sweep
-    layers = said.model.weight_layers or len(launched_blueprint(sweep).layers)
-    return {name: space_of(said, name, layers) for name in said.spaces}
-
-
 def workload_of(file: SweepFile, access: Access | None = None, launched: LaunchedSweep | None = None) -> Workload:
     """Load the data of a sweep file, divide it, make its network, and build its spaces.
 
@@ -204,7 +180,7 @@ def workload_of(file: SweepFile, access: Access | None = None, launched: Launche
     """
     known = launched_blueprint(launched) if launched and NETWORK in launched.config else None
     with _at_data(file):
-        table = _table(file)
+        table = table_of(file)
     made = construct(file, table, access or Access(), known)
     layers = len(made.blueprint.layers)
     file = file.for_layers(layers)
@@ -217,30 +193,6 @@ def workload_of(file: SweepFile, access: Access | None = None, launched: Launche
     workload = Workload(file, made.table, folds, spaces, made.blueprint, made.build, made.per_channel, notes)
     _check_starts(workload)
     return workload
-
-
-def space_of(sweep: Sweep, name: str, layers: int) -> Space:
-    """One of a sweep file's spaces, over a network of so many weight layers."""
-    section, ranges = sweep.spaces[name], sweep.ranges
-    given, in_ranges = sweep.input_keep_prob(name), ranges.input_keep_prob
-    return Space(
-        name=name,
-        layers=layers,
-        keep_prob=Fixed((sweep.model.keep_prob or ())[1:]) if section.keep_prob == PS else _way(section.keep_prob),
-        lambda_=_way(section.lambda_),
-        input_keep_prob=None if given == "searched" else given,
-        ranges=Ranges(ranges.keep_prob, 1.0 if in_ranges == PS else in_ranges, ranges.lambda_),
-        placebo=section.placebo,
-    )
-
-
-def sweep_shapes(sweep: Sweep, layers: int) -> dict[str, SpaceShape]:
-    """How each space of a sweep over so many weight layers searches, for the price."""
-    return {name: _shape(space_of(sweep, name, layers)) for name in sweep.spaces}
-
-
-def _shape(space: Space) -> SpaceShape:
-    return SpaceShape(*space.kinds, space.dimensions, space.placebo)
 
 
 def sampler_spec(sweep: Sweep) -> SamplerSpec:
@@ -308,15 +260,6 @@ def _at_data(file: SweepFile) -> Iterator[None]:
         yield
     except DataError as error:
         raise SweepFileError(f"{file.where('data')}: {error}") from error
-
-
-def _table(file: SweepFile) -> Table:
-    data = file.sweep.data
-    return load(data.source, folder=file.folder, target=data.target, columns=data.columns, task=data.task)
-
-
-def _way(choice: Any) -> Way:
-    return tuple(tuple(group) for group in choice.grouped) if isinstance(choice, Grouped) else choice
 
 
 def _check_starts(workload: Workload) -> None:

@@ -22,14 +22,15 @@ from sweeper.cli.computing import (
     ThreadsOption,
     busy,
     calibrated,
-    span_words,
     wish_of,
 )
-from sweeper.cli.console import duration, energy, output, print_json
+from sweeper.cli.console import output, print_json
+from sweeper.cli.estimates import span_words
 from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, Places
 from sweeper.config import read_sweep
 from sweeper.machine import free_bytes
+from sweeper.quantities import duration, energy
 from sweeper.workload import Workload
 
 

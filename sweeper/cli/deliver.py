@@ -14,7 +14,7 @@ import typer
 from sweeper.cli.console import errors, print_json
 from sweeper.cli.places import HOME, HomeOption, JsonOption, Places, StoreOption
 from sweeper.courier import deliver, until_closed_input
-from sweeper.errors import DeliveryError
+from sweeper.errors import DeliveryError, ReportError
 from sweeper.export import dashboard_command, prepare
 from sweeper.ledger import deliveries, sweeps
 
@@ -28,22 +28,29 @@ def sync(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Deliver to MLflow what it has not been told yet."""
+    """Deliver to MLflow what it has not been told yet, and the report of what is complete."""
     places = Places.of(home, store)
     more_to_come = until_closed_input() if follow else lambda: False
     ledger = places.ledger()
     with ledger.read() as connection:
         chosen = sweeps.chosen(connection, name)
-    told = {}
+    told, unreported = {}, list[ReportError]()
     for sweep in chosen:
-        progress = deliver(ledger, sweep, places.tracking_uri, places.artifacts, more_to_come=more_to_come)
+        problem = None
+        try:
+            where = places.tracking_uri, places.artifacts
+            problem = deliver(ledger, sweep, *where, more_to_come=more_to_come).problem
+        except ReportError as error:
+            unreported.append(error)  # its runs are all there, and other sweeps have theirs to deliver
         with ledger.read() as connection:
             delivered, waiting, parked = deliveries.counts(connection, sweep.id)
         told[sweep.name] = {"delivered": delivered, "waiting": waiting, "parked": parked}
-        why = f": {progress.problem}" if progress.problem else ""
+        why = f": {problem}" if problem else ""
         errors.print(f"{sweep.name}: MLflow has {delivered} runs, {waiting} are waiting, {parked} were refused{why}")
     if json:
         print_json(told)
+    if unreported:
+        raise ReportError("\n".join(map(str, unreported)))
 
 
 def dashboard(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from types import TracebackType
 
 from rich.console import Group
@@ -11,10 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.cli.console import duration, errors, number, table
+from sweeper.cli.console import errors, number, table
 from sweeper.ledger import deliveries, reads
 from sweeper.ledger.rows import SpaceProgress, Sweep
 from sweeper.ledger.store import Ledger
+from sweeper.quantities import duration
 from sweeper.scheduler import Scheduler
 
 LOOK_S = 1.0  # between two looks at the ledger in a terminal
@@ -53,9 +55,8 @@ class LiveView:
         if now - self._looked < self._every:
             return
         self._looked = now
-        with self._ledger.read() as connection:
-            spaces = reads.progress(connection, self._sweep.id)
-            lag = deliveries.counts(connection, self._sweep.id)[1]
+        spaces = self._ledger.ask(partial(reads.progress, sweep_id=self._sweep.id))
+        lag = self._ledger.ask(partial(deliveries.counts, sweep_id=self._sweep.id))[1]
         headline = self._headline(spaces, scheduler.occupancy, lag, now)
         if self._live:
             self._live.update(Group(Text(headline), self._table(spaces)), refresh=True)

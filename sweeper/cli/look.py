@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from sweeper.cli import results
-from sweeper.cli.computing import expectations
-from sweeper.cli.console import duration, energy, number, output, print_json, table
+from sweeper.cli.console import number, output, print_json, table
+from sweeper.cli.estimates import expectations
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
 from sweeper.config import json_schema
 from sweeper.errors import UnknownSweepError
+from sweeper.launched import launched_blueprint
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
+from sweeper.quantities import duration, energy
 from sweeper.records import TrialState
 from sweeper.space import describe
-from sweeper.workload import launched_blueprint
 
 UNMEASURED = "not measured"
 SpaceOption = Annotated[str | None, typer.Option("--space", help="Only this space.")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sweeper.blueprint import Access, named_packages
+from sweeper.blueprint import named_packages
 from sweeper.cli.console import counting
 from sweeper.cli.places import Places
 from sweeper.config import SweepFile
+from sweeper.construction import Access
 from sweeper.engine import find_device
 from sweeper.ledger.rows import Sweep
 from sweeper.workload import Workload, workload_of

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.text import Text
 
 from sweeper.cli import results
 from sweeper.cli.console import output, table
-from sweeper.errors import PriceError
+from sweeper.findings import Decisive
+from sweeper.findings.masks import Masked
+from sweeper.launched import launched_shapes
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
@@ -26,17 +27,16 @@ from sweeper.price import (
     SpaceSummary,
     budget_cells,
     edge_cells,
+    mask_cells,
+    mask_sentence,
     price_sweep,
     space_cells,
     summarise_spaces,
+    switch_cells,
 )
 from sweeper.price.pairs import CLAIM_REPLICATES
 from sweeper.price.price import Studies
-from sweeper.search.proposer import PastTrial
-from sweeper.workload import launched_shapes, launched_spaces
-
-if TYPE_CHECKING:
-    from sweeper.search.importance import Importance
+from sweeper.price.tables import MOST_MASKS
 
 WIDTH = 100
 GAP = 2  # between two columns
@@ -205,56 +205,26 @@ def _packed(columns: Sequence[str], rows: Rows, keys: tuple[str, ...]) -> Iterat
 # importance -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Decisive:
-    """Which hyperparameters of one space decide the loss."""
-
-    space: str
-    importances: tuple[Importance, ...]
-
-    @classmethod
-    def of(cls, ledger: Ledger, sweep: Sweep) -> Decisive:
-        """Of the largest space, placebos not counted; takes some seconds.
-
-        Raises:
-            PriceError: no space searches anything.
-        """
-        from sweeper.search.importance import importances  # loads scikit-learn, which only this needs
-
-        spaces = launched_spaces(sweep)
-        space = max(spaces.values(), key=lambda one: one.dimensions - one.placebo)
-        if not space.parameters:
-            raise PriceError(f"{sweep.name} searches no hyperparameter, so there is none to compare.")
-        studies: dict[int, list[PastTrial]] = {}
-        with ledger.read() as connection:
-            found = [trial for trial in reads.trials(connection, sweep.id) if trial.space == space.name]
-        for one in found:
-            past = PastTrial(one.number, one.params, one.state, one.validation_loss)
-            studies.setdefault(one.replicate, []).append(past)
-        return cls(space.name, importances(space.parameters, list(studies.values())))
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs: per evaluator one share per group of studies."""
-        return {"space": self.space, "parameters": [asdict(one) for one in self.importances]}
-
-    def show(self) -> None:
-        """A table: mean shares over groups of studies, and from the least to the greatest of them."""
-        if not self.importances:
-            output.print(f"importance: {self.space} has too few trials that differ (20 complete ones are needed).")
-            return
-        rows = [
-            {
-                "hyperparameter": one.parameter,
-                "layers": ", ".join(map(str, one.layers)) or "-",
-                "for the best tenth (PED-ANOVA)": _shares(one.ped_anova),
-                "in the loss's variance (fANOVA)": _shares(one.fanova),
-            }
-            for one in self.importances
-        ]
-        groups = len(self.importances[0].fanova)
-        title = f"importance in {self.space}: mean share [least, most] over {groups} groups of studies"
-        show_cells(title, rows, ("hyperparameter",))
+def show_importance(decisive: Decisive) -> None:
+    """A table, or why there is none."""
+    sheet = decisive.sheet()
+    if sheet.missing:
+        output.print(f"importance: {sheet.missing}")
+    else:
+        show_cells(sheet.caption, sheet.rows, ("hyperparameter",))
 
 
-def _shares(shares: Sequence[float]) -> str:
-    return f"{mean(shares):.0%} [{min(shares):.0%}, {max(shares):.0%}]"
+# masks ----------------------------------------------------------------------------------------------------------------
+
+
+def show_masks(masked: Masked) -> None:
+    """Per masked space its masks, its switches, and what both say."""
+    for one in masked.found:
+        reached = f"the test loss of {one.n0} trials of {one.edge.smaller}"
+        half = MOST_MASKS // 2
+        cut = f"; the {half} best and {half} worst of {len(one.masks)}" if len(one.masks) > MOST_MASKS else ""
+        show_cells(f"masks of {one.edge.larger}: trials that reach {reached}{cut}", mask_cells(one), ("switched off",))
+        show_cells(
+            f"switches of {one.edge.larger} (intervals that hold together at 95 %)", switch_cells(one), ("switch",)
+        )
+        output.print(mask_sentence(one), soft_wrap=True, markup=False)

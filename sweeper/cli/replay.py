@@ -13,12 +13,12 @@ from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, Places, StoreOption
 from sweeper.engine import can_compile, device_facts, find_device
 from sweeper.errors import UnknownTrialError
+from sweeper.launched import launched_file
 from sweeper.ledger import sweeps
 from sweeper.ledger.recorded import recorded
 from sweeper.ledger.rows import Sweep
 from sweeper.replay import Replayed
 from sweeper.replay import replay as replayed
-from sweeper.workload import launched_file
 
 TrialArgument = Annotated[
     str, typer.Argument(metavar="TRIAL", help="SWEEP/SPACE/REPLICATE/NUMBER, as digits/shared/0/7.", show_default=False)

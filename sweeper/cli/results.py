@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -16,7 +16,9 @@ from sweeper.ledger.store import Ledger
 from sweeper.price import Mode, PriceTable, difference_text, price_sweep, price_text, sentence
 from sweeper.records import Task
 from sweeper.space import Space, describe
-from sweeper.workload import Workload
+
+if TYPE_CHECKING:
+    from sweeper.workload import Workload  # loads PyTorch, which only those who have one need
 
 
 def show_plan(workload: Workload) -> None:

@@ -28,20 +28,22 @@ from sweeper.cli.computing import (
     foretell,
     wish_of,
 )
-from sweeper.cli.console import duration, errors, output, print_json
+from sweeper.cli.console import errors, output, print_json
 from sweeper.cli.live import LiveView
 from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, NameArgument, Places, StoreOption
 from sweeper.config import read_sweep
 from sweeper.courier import following
 from sweeper.crew import crew
+from sweeper.launched import launched_file
 from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.letters import opening_letters
+from sweeper.quantities import duration
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
-from sweeper.workload import Workload, differences, launched_file
+from sweeper.workload import Workload, differences
 
 PATIENCE_S = 600.0  # that `run` waits for MLflow after the last trial; `mlflow sync` delivers what is left
 
@@ -178,7 +180,7 @@ def _await_delivery(ledger: Ledger, sweep: Sweep, courier: Popen[bytes], places:
     """The trials are safe in the ledger; stay until MLflow has them too, or can't be reached."""
     deadline = time.monotonic() + PATIENCE_S
     began = time.monotonic()
-    with busy("delivering to MLflow; Ctrl-C leaves that to the background"):
+    with busy("delivering runs and report to MLflow; Ctrl-C leaves that to the background"):
         while time.monotonic() < deadline:
             try:
                 courier.wait(timeout=0.5)
@@ -192,5 +194,13 @@ def _await_delivery(ledger: Ledger, sweep: Sweep, courier: Popen[bytes], places:
             f"MLflow has {delivered} runs; {waiting + parked} are still to be delivered (see {places.log}). "
             f"Deliver them with: sweeper mlflow sync {sweep.name}{places.hint}"
         )
+    elif courier.returncode:
+        errors.print(
+            f"MLflow has all {delivered} runs, but not the report (see {places.log}). "
+            f"Log it with: sweeper mlflow sync {sweep.name}{places.hint}"
+        )
     else:
-        errors.print(f"MLflow has all {delivered} runs, {duration(time.monotonic() - began)} after the last trial")
+        report = " and the report" if courier.returncode == 0 else ""  # it is still being made after ten minutes
+        errors.print(
+            f"MLflow has all {delivered} runs{report}, {duration(time.monotonic() - began)} after the last trial"
+        )

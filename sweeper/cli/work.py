@@ -15,12 +15,12 @@ from sweeper.cli.live import LiveView
 from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, HomeOption, Places, StoreOption
 from sweeper.errors import LedgerError
+from sweeper.launched import launched_file
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
-from sweeper.workload import launched_file
 
 
 def worker(
@@ -60,7 +60,7 @@ def _chosen(ledger: Ledger, name: str | None) -> Iterator[Sweep]:
     for sweep in known:
         with ledger.read() as connection:
             state = sweeps.state_of(connection, sweep.id)
-            is_done = all(space.finished >= space.planned for space in reads.progress(connection, sweep.id))
+            is_done = all(space.is_complete for space in reads.progress(connection, sweep.id))
         if name and state != sweeps.OPEN:
             raise LedgerError(f"the sweep {name!r} is stopped. Open it again with: sweeper resume {name}")
         if is_done or state != sweeps.OPEN:

@@ -138,7 +138,7 @@ def test_run_says_what_it_will_search_and_shows_what_came_of_it(finished: Path):
     assert "both: 5 hyperparameters: keep_prob_1, keep_prob_2, lambda_1, lambda_2, lambda_3" in err
     assert re.search(r"^4 fits at once, eager, 1 thread: [0-9.]+ [mu]s a step of one fit$", err, re.MULTILINE)
     assert re.search(r"^estimate: [0-9.]+ s for all 20 trials$", err, re.MULTILINE)
-    assert "MLflow has all 24 runs" in err
+    assert "MLflow has all 25 runs and the report" in err
     assert "best setting per space" in out
     assert re.search(r"^shared +0\.\d+ .*input 1\.0 \| 6 units 0\.\d+", out, re.MULTILINE)
     assert re.search(r"^shared -> both +4 ", out, re.MULTILINE)
@@ -194,14 +194,14 @@ def test_status_tells_how_far_and_what_it_cost(after: Shell):
     assert (shown["sweep"], shown["state"]) == ("small", "done")
     assert shown["trials"] == {"finished": TRIALS, "planned": TRIALS, "failed": 0, "pruned": 0}
     assert [(space["space"], space["complete"]) for space in shown["spaces"]] == [("shared", 10), ("both", 10)]
-    assert shown["mlflow"] == {"delivered": 24, "waiting": 0, "parked": 0}
+    assert shown["mlflow"] == {"delivered": 25, "waiting": 0, "parked": 0}
     with ledger_of(after.folder).read() as connection:
         sweep = sweeps.find(connection, "small")
         assert shown["cost"]["device_s"] == reads.total_cost(connection, sweep.id).device_s
         assert shown["worker_s"] == reads.worker_times(connection, sweep.id)
     assert printed(after("status", "--json")) == [shown]
     words = after("status").out
-    assert "small: done, 20/20 trials, MLflow has 24 runs" in words
+    assert "small: done, 20/20 trials, MLflow has 25 runs" in words
     assert "both: 10/10 trials, best validation loss 0." in words
     assert "occupancy: 100.0% of all slot-steps had a fit, drain included" in words  # 20 trials in 4 slots, all as long
     assert re.search(r"energy: (not measured: |[0-9.]+ k?J )", words)
@@ -264,7 +264,7 @@ def test_schema_is_what_editors_complete_with(run: Shell):
 
 def test_sync_tells_how_many_runs_mlflow_has(after_copy: Shell):
     shown = printed(after_copy("mlflow", "sync", "--json"))
-    assert shown == {"small": {"delivered": 24, "waiting": 0, "parked": 0}}
+    assert shown == {"small": {"delivered": 25, "waiting": 0, "parked": 0}}
 
 
 # refusing -------------------------------------------------------------------------------------------------------------

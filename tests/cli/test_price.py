@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from small import Change, Ran, outcome, run_here, small_workload
 from sweeper.cli.app import app
-from sweeper.cli.costs import Accounts
-from sweeper.cli.pricing import WIDTH, Decisive, Priced, show_cells
+from sweeper.cli.pricing import WIDTH, Priced, show_cells
 from sweeper.errors import LedgerError
+from sweeper.findings import Accounts, Decisive, gather
 from sweeper.ledger import reads
 from sweeper.ledger.schema import AttemptRow, WorkerRow
 from sweeper.ledger.store import Ledger
@@ -134,6 +134,18 @@ def test_columns_are_packed_without_losing_one(capsys: pytest.CaptureFixture[str
         assert shown.count(column) == 1
     assert all(shown.count(f"{name} {i} [0, 1]") == 1 for name in "ab" for i in range(12))
     assert shown.count("title") == 1
+
+
+def test_the_report_tells_what_price_tells(ran: Ran):
+    facts = gather(ran.ledger, ran.sweep)
+    printed_, counted = price(ran, "--importance").stdout, price(ran, "--costs").stdout
+    assert facts.importance.caption in printed_
+    assert [cell for row in facts.importance.rows for cell in row.values() if cell not in printed_] == []
+    assert len(facts.importance.rows) == 5
+    assert [sheet.caption for sheet in facts.accounts] == ["by space", "by how attempts ended", "by kind"]
+    told = [cell for sheet in facts.accounts for row in sheet.rows for cell in row.values() if cell != "not measured"]
+    assert [cell for cell in told if cell not in counted] == []
+    assert facts.balance == counted.splitlines()[-1]
 
 
 # accounts -------------------------------------------------------------------------------------------------------------

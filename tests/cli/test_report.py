@@ -32,6 +32,9 @@ def test_a_finished_sweep_becomes_a_page_pictures_and_tables(
     assert f"{TRIALS} of {TRIALS} trials, R = 2 replicates" in html
     assert "4-6-5-3 on npz:rows.npz" in html
     assert "torch" in html
+    assert "both has too few trials that differ" in html  # 10, where importance takes 20
+    assert "Seconds by how attempts ended" in html
+    assert "balanced: " in html
     assert (pictures / "curves.png").exists()
     for name in ("trials", "fits"):
         assert pyarrow.parquet.read_table(tables / f"{name}.parquet").num_rows == TRIALS
