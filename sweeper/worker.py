@@ -20,7 +20,7 @@ from sweeper.ledger import retries, sweeps, workers
 from sweeper.ledger.heartbeat import Heartbeat
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
-from sweeper.scheduler import Scheduler
+from sweeper.scheduler import NEVER, Saving, Scheduler
 from sweeper.timesheet import Timesheet
 from sweeper.workload import Workload
 
@@ -73,12 +73,13 @@ def work(
     times: Timesheet,
     *,
     stop: StopRequest,
+    saving: Saving = NEVER,
     on_turn: Callable[[Scheduler], None] = lambda scheduler: None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> Ending:
     """Work on a sweep until it is done, stopped, or this process is told to end.
 
-    Whatever was not finished stays in the ledger and is done again by whoever comes next. A worker that runs out of
+    Whatever was not finished stays in the ledger and is gone on with by whoever comes next. A worker that runs out of
     memory ends like any other; another with half the slots takes its place.
 
     Args:
@@ -88,6 +89,7 @@ def work(
         setup: its engine; in the end perhaps a smaller one.
         times: where this process's time went so far.
         stop: asks for an end.
+        saving: where trials that are under way are kept, and how often.
         on_turn: called at every turn.
         on_note: told what a user should know.
 
@@ -96,7 +98,7 @@ def work(
     """
     ledger.patience_s, ledger.is_hurried = retries.PATIENCE_S, lambda: bool(stop)
     while True:
-        ended = _life(ledger, sweep, workload, setup, times, stop, on_turn)
+        ended = _life(ledger, sweep, workload, setup, times, stop, saving, on_turn)
         if isinstance(ended, Ending):
             return ended
         times = Timesheet()
@@ -112,12 +114,15 @@ def _life(
     setup: Setup,
     times: Timesheet,
     stop: StopRequest,
+    saving: Saving,
     on_turn: Callable[[Scheduler], None],
 ) -> Ending | str:
     """One worker from its registration to its end; returns why it ended, or what it said as it ran out of memory."""
     worker_id = ledger.keep(partial(workers.register, device=setup.device.name, details=_details(setup)))
     identity = {"worker": f"{socket.gethostname()}:{os.getpid()}", "device": setup.device.name}
-    scheduler = Scheduler(ledger, sweep, workload, setup.engine, worker_id=worker_id, times=times, identity=identity)
+    scheduler = Scheduler(
+        ledger, sweep, workload, setup.engine, worker_id=worker_id, times=times, identity=identity, saving=saving
+    )
     with Heartbeat(ledger, worker_id) as beating:
 
         def turned(at: Scheduler) -> None:
@@ -128,7 +133,7 @@ def _life(
             scheduler.open()
             return _loop(scheduler, stop, turned)
         except OutOfMemoryError as error:
-            scheduler.give_up()
+            scheduler.give_up(saves=False)
             return str(error)
         except StoreAwayError:
             ledger.patience_s = 0.0  # its end was waited for already

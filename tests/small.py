@@ -17,7 +17,7 @@ from sweeper.ledger.rows import Sweep
 from sweeper.ledger.schema import AttemptRow, FitRow, StudyRow, TrialRow
 from sweeper.ledger.store import Ledger, sqlite_url
 from sweeper.letters import opening_letters
-from sweeper.scheduler import Scheduler
+from sweeper.scheduler import NEVER, Saving, Scheduler
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload, differences, workload_of
@@ -88,6 +88,7 @@ def run_here(
     slots: int = 4,
     stop_after: int | None = None,
     at_turn: Mapping[int, Callable[[Ledger], object]] | None = None,
+    saving: Saving = NEVER,
 ) -> Ran:
     """Launch a workload, or go on with it, and work on it until it is done, or until so many turns have passed.
 
@@ -107,7 +108,7 @@ def run_here(
         if at_turn and len(seen) in at_turn:
             at_turn[len(seen)](ledger)
 
-    ending = work(ledger, sweep, workload, setup, times, stop=stop, on_turn=on_turn)
+    ending = work(ledger, sweep, workload, setup, times, stop=stop, saving=saving, on_turn=on_turn)
     return Ran(ledger, sweep, seen[0], times, ending, len(seen))
 
 

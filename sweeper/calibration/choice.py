@@ -159,8 +159,9 @@ class _Calibration:
         if eager is not None and not compiled and processes == 1:
             engine, tick_s = self._in_best_groups(eager)
         else:
-            del eager
-            let_go_of_memory(self.device)
+            if eager is not None:
+                del eager
+                let_go_of_memory(self.device)
             engine, tick_s, compiled = self._built(processes, compiled)
         facts = device_facts(self.device)
         numerics = Numerics(compiled, facts.torch, facts.kind, self.workload.training.precision)

@@ -162,8 +162,6 @@ class Maker:
             return step_s(engine, engine.rehearse(REHEARSAL_S))
         except OutOfMemoryError:
             return None
-        finally:
-            let_go_of_memory(self.device)
 
     def fitting(self, slots: int, compiled: bool, width: int | None = None) -> tuple[Engine, float]:
         """An engine with so many slots, or half of them, and so on, until it fits the memory; and its tick's seconds.

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from sweeper.calibration import Estimate, Setup, Wish, estimate, rehearsed_pace, set_up
+from sweeper.checkpoints import Checkpoints
 from sweeper.cli.console import errors
 from sweeper.cli.estimates import span_words
+from sweeper.cli.places import Places
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.quantities import energy
+from sweeper.scheduler import Saving
 from sweeper.workload import Workload
 
 
@@ -55,6 +60,43 @@ ProcessesOption = Annotated[
     ),
 ]
 MlflowOption = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Deliver to MLflow while training.")]
+
+
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        envvar="SWEEPER_CHECKPOINTS",
+        help="Folder or URL (as fsspec knows them) for trials that are under way; default: in the home folder.",
+    ),
+]
+EveryOption = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every",
+        min=0,
+        help="Seconds from one checkpoint of a trial to the next, at least; 0 saves only when told to end.",
+    ),
+]
+EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where and how often a user wants trials that are under way to be saved."""
+
+    url: str | None
+    every_s: float
+
+    def at(self, places: Places) -> Saving:
+        """For a worker."""
+        place = Checkpoints(self.url or str(places.checkpoints))
+        return Saving(place, self.every_s or math.inf, errors.print)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variable that leads another process to the same place: a command line is for all to see."""
+        return {} if self.url is None else {"SWEEPER_CHECKPOINTS": self.url}
 
 
 def wish_of(

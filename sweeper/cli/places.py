@@ -53,6 +53,11 @@ class Places:
         return self.home / "activations"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where trials that are under way are kept, unless the user names another place."""
+        return self.home / "checkpoints"
+
+    @property
     def artifacts(self) -> Path:
         """Where MLflow's files go when its store is local."""
         return self.home.resolve() / "mlartifacts"

@@ -16,11 +16,15 @@ from sweeper.blueprint import named_packages
 from sweeper.calibration import Setup, Wish
 from sweeper.cli import results
 from sweeper.cli.computing import (
+    EVERY_S,
+    CheckpointsOption,
     Compile,
     CompileOption,
     DeviceOption,
+    EveryOption,
     MlflowOption,
     ProcessesOption,
+    Saved,
     SlotsOption,
     ThreadsOption,
     busy,
@@ -57,6 +61,8 @@ def run(
     threads: ThreadsOption = None,
     processes: ProcessesOption = None,
     compiling: CompileOption = Compile.AUTO,
+    checkpoints: CheckpointsOption = None,
+    checkpoint_every: EveryOption = EVERY_S,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the sweep of that name and its trials first.")] = False,
     allow: AllowOption = None,
     mlflow: MlflowOption = True,
@@ -69,7 +75,8 @@ def run(
     making = partial(made, places, sweep_file, device, allow)
     wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
     allowed = [*(allow or ()), *sorted(named_packages(sweep_file.sweep))]
-    _go(ledger, places, making, times, wish, allowed, fresh=fresh, mlflow=mlflow, json=json)
+    saving = Saved(checkpoints, checkpoint_every)
+    _go(ledger, places, making, times, wish, allowed, saving, fresh=fresh, mlflow=mlflow, json=json)
 
 
 def resume(
@@ -81,6 +88,8 @@ def resume(
     threads: ThreadsOption = None,
     processes: ProcessesOption = None,
     compiling: CompileOption = Compile.AUTO,
+    checkpoints: CheckpointsOption = None,
+    checkpoint_every: EveryOption = EVERY_S,
     allow: AllowOption = None,
     mlflow: MlflowOption = True,
     json: JsonOption = False,
@@ -93,7 +102,8 @@ def resume(
     sweep_file = launched_file(sweep)
     making = partial(made, places, sweep_file, device, allow, sweep)
     wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
-    _go(ledger, places, making, times, wish, allow or [], fresh=False, mlflow=mlflow, json=json)
+    saving = Saved(checkpoints, checkpoint_every)
+    _go(ledger, places, making, times, wish, allow or [], saving, fresh=False, mlflow=mlflow, json=json)
 
 
 def _go(
@@ -103,6 +113,7 @@ def _go(
     times: Timesheet,
     wish: Wish,
     allowed: Sequence[str],
+    saved: Saved,
     *,
     fresh: bool,
     mlflow: bool,
@@ -116,7 +127,7 @@ def _go(
         foretell(ledger, sweep, setup)
     argv = ["mlflow", "sync", sweep.name, "--follow"]
     with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
-        ending = _work(ledger, places, sweep, setup, times, allowed)
+        ending = _work(ledger, places, sweep, setup, times, allowed, saved)
     if ending is not Ending.DONE:
         _say_how_to_resume(sweep, ending, places)
         raise typer.Exit(130 if ending is Ending.INTERRUPTED else 0)
@@ -144,19 +155,29 @@ def _launch(ledger: Ledger, workload: Workload, setup: Setup, fresh: bool) -> Sw
 
 
 def _work(
-    ledger: Ledger, places: Places, sweep: Sweep, setup: Setup, times: Timesheet, allowed: Sequence[str]
+    ledger: Ledger,
+    places: Places,
+    sweep: Sweep,
+    setup: Setup,
+    times: Timesheet,
+    allowed: Sequence[str],
+    saved: Saved,
 ) -> Ending:
     """Work here and in as many further processes as were chosen, which are told what was chosen."""
     count, threads = setup.processes, setup.device.threads
     argv = ["worker", "--sweep", sweep.name, "--device", str(setup.engine.device), "--crew", str(count)]
     argv += ["--slots", str(setup.engine.slots), "--threads", str(threads)]
+    argv += ["--checkpoint-every", str(saved.every_s)]
     argv += [word for package in allowed for word in ("--allow-import", package)]
+    saving = saved.at(places)
     with (
         StopRequest().listening() as stop,
-        crew(count - 1, argv, places.environment, threads, places.home) as mates,
+        crew(count - 1, argv, places.environment | saved.environment, threads, places.home) as mates,
         LiveView(ledger, sweep) as view,
     ):
-        ending = work(ledger, sweep, setup.workload, setup, times, stop=stop, on_turn=view, on_note=errors.print)
+        ending = work(
+            ledger, sweep, setup.workload, setup, times, stop=stop, saving=saving, on_turn=view, on_note=errors.print
+        )
     for problem in (mate.problem for mate in mates):
         if problem:
             errors.print(f"note: {problem}")

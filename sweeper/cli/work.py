@@ -9,7 +9,19 @@ import typer
 
 from sweeper.calibration import Wish
 from sweeper.child import on_closed_input
-from sweeper.cli.computing import Compile, CompileOption, DeviceOption, SlotsOption, ThreadsOption, calibrated, wish_of
+from sweeper.cli.computing import (
+    EVERY_S,
+    CheckpointsOption,
+    Compile,
+    CompileOption,
+    DeviceOption,
+    EveryOption,
+    Saved,
+    SlotsOption,
+    ThreadsOption,
+    calibrated,
+    wish_of,
+)
 from sweeper.cli.console import errors
 from sweeper.cli.live import LiveView
 from sweeper.cli.making import made
@@ -19,6 +31,7 @@ from sweeper.launched import launched_file
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
+from sweeper.scheduler import Saving
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
 
@@ -33,6 +46,8 @@ def worker(
     slots: SlotsOption = None,
     threads: ThreadsOption = None,
     compiling: CompileOption = Compile.AUTO,
+    checkpoints: CheckpointsOption = None,
+    checkpoint_every: EveryOption = EVERY_S,
     allow: AllowOption = None,
     crew: Annotated[
         int | None,
@@ -48,7 +63,10 @@ def worker(
     with StopRequest().listening() as stop:
         if crew:
             on_closed_input(stop.set)
-        endings = [_work(ledger, places, sweep, wish, allow, stop) for sweep in _chosen(ledger, name) if not stop]
+        saving = Saved(checkpoints, checkpoint_every).at(places)
+        endings = [
+            _work(ledger, places, sweep, wish, allow, saving, stop) for sweep in _chosen(ledger, name) if not stop
+        ]
     if Ending.INTERRUPTED in endings and not crew:
         raise typer.Exit(130)
 
@@ -70,13 +88,21 @@ def _chosen(ledger: Ledger, name: str | None) -> Iterator[Sweep]:
 
 
 def _work(
-    ledger: Ledger, places: Places, sweep: Sweep, wish: Wish, allow: list[str] | None, stop: StopRequest
+    ledger: Ledger,
+    places: Places,
+    sweep: Sweep,
+    wish: Wish,
+    allow: list[str] | None,
+    saving: Saving,
+    stop: StopRequest,
 ) -> Ending:
     times = Timesheet()
     with times.on("start"):
         workload = made(places, launched_file(sweep), wish.device, allow, sweep)
         setup = calibrated(workload, wish, sweep.numerics)
     with LiveView(ledger, sweep) as view:
-        ending = work(ledger, sweep, workload, setup, times, stop=stop, on_turn=view, on_note=errors.print)
+        ending = work(
+            ledger, sweep, workload, setup, times, stop=stop, saving=saving, on_turn=view, on_note=errors.print
+        )
     errors.print(f"{sweep.name}: {ending.value}")
     return ending

@@ -1,5 +1,6 @@
 """Scheduler: keeps one engine busy with the trials of one sweep."""
 
 from sweeper.scheduler.loop import Scheduler
+from sweeper.scheduler.saving import NEVER, Saving
 
-__all__ = ["Scheduler"]
+__all__ = ["NEVER", "Saving", "Scheduler"]

@@ -11,37 +11,28 @@ differs, and nothing that is found does (tests/scheduler/test_overlap.py).
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from sweeper.engine import Engine, Prepared, Tick
-from sweeper.errors import EngineError
+from sweeper.engine import Engine, Tick
 from sweeper.ledger import deliveries, reads, rungs, sweeps, trials, workers
 from sweeper.ledger.rows import Claimed, Meter, NewTrial, PastTrial, Settlement, Study, Sweep
 from sweeper.ledger.store import Connection, Ledger
-from sweeper.records import Cost, Fit
+from sweeper.letters import study_name
+from sweeper.records import Cost
 from sweeper.scheduler import refusals
 from sweeper.scheduler.cases import Case
 from sweeper.scheduler.desks import Desks
+from sweeper.scheduler.entrance import Entrance
 from sweeper.scheduler.exchange import Answer, News
 from sweeper.scheduler.judge import Judge
+from sweeper.scheduler.saving import NEVER, Saver, Saving
 from sweeper.scheduler.settling import closings, settlement
 from sweeper.scheduler.sharing import Part
-from sweeper.seeds import fit_seed
 from sweeper.timesheet import Timesheet
 from sweeper.workload import Workload
 
 LOOK_S = 1.0  # after so long a worker looks into the ledger though nothing of its own calls for it
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A claimed trial whose initial weights are drawn."""
-
-    case: Case
-    prepared: tuple[Prepared, ...]
 
 
 class Scheduler:
@@ -55,6 +46,7 @@ class Scheduler:
         worker_id: this worker in the ledger.
         times: the worker's timesheet.
         identity: worker and device by name, for the runs' tags.
+        saving: where trials that are under way are kept, and how often.
     """
 
     def __init__(
@@ -67,6 +59,7 @@ class Scheduler:
         worker_id: int,
         times: Timesheet,
         identity: Mapping[str, str],
+        saving: Saving = NEVER,
     ) -> None:
         self.ledger, self.sweep, self.workload, self.engine = ledger, sweep, workload, engine
         self._worker, self._times, self._identity = worker_id, times, identity
@@ -74,10 +67,11 @@ class Scheduler:
         self._studies: dict[int, Study] = {}
         self._cases: dict[int, Case] = {}  # by trial: claimed and not settled
         self._by_key: dict[str, Case] = {}  # by fit: those in the engine
-        self._ready: deque[_Ready] = deque()  # claimed, not in the engine yet
         self._over: list[Case] = []  # out of the engine, not settled yet
         self._storage: dict[int, float] = {}
         self._part = Part(sweep.id, worker_id, self._desks)
+        self._saver = Saver(saving, engine, self._name_of)
+        self._entrance = Entrance(workload, engine, self._saver)
         self._looked_at, self._nobody_waits, self._is_alone = 0.0, False, False
         self._tick_s = self._keep_s = 0.0
         self.state = sweep.state
@@ -118,6 +112,8 @@ class Scheduler:
         """One tick with all that it calls for."""
         if self._by_key:
             self._tick()
+            if self._saver.is_due:
+                self._save()
         if not self.engine.overlaps or self._is_worth_waiting_for():
             self._keep_if_due()
         self._admit()
@@ -128,8 +124,14 @@ class Scheduler:
             time.sleep(seconds)
         self.open()
 
-    def give_up(self) -> None:
-        """Let go of everything that is not finished; it stays in the ledger, to be done again."""
+    def give_up(self, *, saves: bool = True) -> None:
+        """Let go of everything that is not finished; it stays in the ledger, to be gone on with.
+
+        Args:
+            saves: whether to save how far it has come; of an engine that failed there is nothing to save.
+        """
+        if saves:
+            self._save()
         costs = self.engine.evict()
         over, self._over = self._over, []
         given_up = {
@@ -148,7 +150,7 @@ class Scheduler:
         with self._times.on("storage"):
             self.ledger.keep(let_go)
         self._storage = {}
-        for held in (self._cases, self._by_key, self._ready):
+        for held in (self._cases, self._by_key, self._entrance):
             held.clear()
 
     def close(self) -> None:
@@ -199,7 +201,7 @@ class Scheduler:
         So it is with few studies, each of which needs to know how its last trial ended before it proposes another.
         """
         folds = self.workload.folds_per_trial
-        unfilled = self.engine.free - folds * len(self._ready)
+        unfilled = self.engine.free - folds * self._entrance.waiting
         if unfilled >= self.engine.slots:
             return True
         asks_more = bool(self._over) and self._desks.ask_more
@@ -230,7 +232,7 @@ class Scheduler:
         for fit in case.fits:
             del self._by_key[fit.key]
         if case.training:
-            case.given_up = sum(self.engine.evict(case.training).values(), Cost())
+            case.given_up = sum(self.engine.evict(case.training).values(), case.given_up)
         self._judge.ended(case)
         self._over.append(case)
 
@@ -277,12 +279,15 @@ class Scheduler:
         self._looked_at = time.perf_counter()
         for case in over:
             del self._cases[case.claimed.trial_id]
+        with self._times.on("storage"):
+            self._saver.forget(over)
         if is_late:
             raise refusals.taken_over(self.sweep.name)
         with self._times.on("suggest"):
             self._take_on(mine, history)
         with self._times.on("prepare"):
-            self._prepare(claimed)
+            for one in claimed:
+                self._cases[one.trial_id] = self._entrance.receive(one, self._studies[one.study_id].replicate)
         self._keep_s = time.perf_counter() - started
 
     def _enter(self, news: News, shares: bool, connection: Connection) -> Answer:
@@ -341,7 +346,7 @@ class Scheduler:
     def _room(self) -> int:
         """How many trials to claim: for free slots, and beside a device at work for those that may soon be free."""
         folds = self.workload.folds_per_trial
-        room = self.engine.free // folds - len(self._ready)
+        room = self.engine.free // folds - self._entrance.waiting
         if self.engine.overlaps:
             soon = sum(self._may_end(case) for case in dict.fromkeys(self._by_key.values()))
             room += soon + 1 + self.engine.slots // (8 * folds)
@@ -366,34 +371,18 @@ class Scheduler:
         if not is_known:
             raise refusals.extended(self.sweep.name)
 
+    def _save(self) -> None:
+        """Save how far the trials in the engine have come, between ticks."""
+        with self._times.on("storage"):
+            self._saver.save(dict.fromkeys(self._by_key.values()))
+
+    def _name_of(self, case: Case) -> str:
+        return study_name(self.sweep, self._studies[case.claimed.study_id]).trial_uid(case.claimed.number)
+
     # admit ----------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, claimed: Sequence[Claimed]) -> None:
-        """Draw the weights that claimed trials start from."""
-        for one in claimed:
-            replicate = self._studies[one.study_id].replicate
-            fits = tuple(
-                Fit(
-                    key=f"{one.attempt_id}/{fold}",
-                    setting=one.setting,
-                    seed=fit_seed(self.workload.sweep.seed, replicate, one.number, fold),
-                    fold=self.workload.fold_index(replicate, fold),
-                )
-                for fold in range(self.workload.folds_per_trial)
-            )
-            self._cases[one.trial_id] = case = Case(one, fits)
-            self._ready.append(_Ready(case, tuple(self.engine.prepare(fit) for fit in fits)))
-
     def _admit(self) -> None:
-        """Put ready trials into free slots, all folds of a trial together."""
-        folds = self.workload.folds_per_trial
+        """Put trials into free slots."""
         with self._times.on("prepare"):
-            while self._ready and self.engine.free >= folds:
-                ready = self._ready.popleft()
-                self.engine.admit(ready.prepared)
-                self._by_key |= dict.fromkeys((fit.key for fit in ready.case.fits), ready.case)
-        if self._ready and not self._by_key:
-            raise EngineError(
-                f"a trial's {folds} folds train side by side, but there are only {self.engine.slots} slots. Take at "
-                f"least {folds}: --slots {folds}"
-            )
+            for case in self._entrance.admit():
+                self._by_key |= dict.fromkeys((fit.key for fit in case.fits), case)

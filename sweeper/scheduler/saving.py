@@ -6,6 +6,7 @@ charged to the trials that were saved.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,40 +18,63 @@ from sweeper.records import Cost
 from sweeper.scheduler.cases import Case
 
 
+def _nobody(note: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What the user wants to be saved.
+
+    Attributes:
+        place: where checkpoints are kept; None keeps none.
+        every_s: seconds from one time to the next, at least; inf saves only where a worker ends.
+        on_note: told once why nothing can be saved.
+    """
+
+    place: Checkpoints | None
+    every_s: float = math.inf
+    on_note: Callable[[str], None] = _nobody
+
+
+NEVER = Saving(None)
+
+
 @dataclass
 class Saver:
     """Saves the trials of one worker.
 
     Attributes:
-        place: where checkpoints are kept; None keeps none.
-        every_s: seconds from one time to the next, at least.
+        wanted: where and how often.
         engine: that trains the trials.
         name_of: a trial's name there.
-        on_note: told once why nothing can be saved.
     """
 
-    place: Checkpoints | None
-    every_s: float
+    wanted: Saving
     engine: Engine
     name_of: Callable[[Case], str]
-    on_note: Callable[[str], None] = lambda note: None
     _saved: set[int] = field(default_factory=set)  # trials with a checkpoint
     _last: float = field(default_factory=time.perf_counter)
 
     @property
+    def place(self) -> Checkpoints | None:
+        """Where checkpoints are kept, unless that failed."""
+        return self.wanted.place
+
+    @property
     def is_due(self) -> bool:
         """Whether the last time was long enough ago."""
-        return self.place is not None and time.perf_counter() - self._last >= self.every_s
+        return self.place is not None and time.perf_counter() - self._last >= self.wanted.every_s
 
     def save(self, cases: Iterable[Case]) -> None:
         """Save how far trials have come, between ticks; those of which a fold has yet to begin are left out."""
-        if self.place is None:
+        if self.place is None:  # copying the engine's memory would be for nobody
             return
         snapshots = self.engine.snapshots()
         for case in cases:
             found = {fold: case.results.get(fit.key) or snapshots.get(fit.key) for fold, fit in enumerate(case.fits)}
             known = {fold: one for fold, one in found.items() if one is not None}
-            if case.training and len(known) == len(case.fits):
+            if self.place is not None and case.training and len(known) == len(case.fits):
                 self._save(self.place, case, known)
         self._last = time.perf_counter()
 
@@ -85,5 +109,5 @@ class Saver:
         case.given_up += Cost(checkpoint_s=time.perf_counter() - began)
 
     def _give_up(self, error: CheckpointError) -> None:
-        self.place = None
-        self.on_note(str(error))
+        self.wanted.on_note(str(error))
+        self.wanted = NEVER
