@@ -119,7 +119,8 @@ def _packed(progress: Progress) -> bytes:
     snapshots = {fold: one for fold, one in progress.items() if isinstance(one, Snapshot)}
     results = {fold: asdict(one) for fold, one in progress.items() if isinstance(one, FitResult)}
     scores = {fold: [asdict(score) for score in one.scores] for fold, one in snapshots.items()}
-    told = json.dumps({"meaning": _MEANING, "scores": scores, "results": results})
+    costs = {fold: asdict(one.cost) for fold, one in snapshots.items()}
+    told = json.dumps({"meaning": _MEANING, "scores": scores, "costs": costs, "results": results})
     tensors = {f"{fold}/{name}": value for fold, one in snapshots.items() for name, value in one.tensors.items()}
     return bytes(save(tensors, {"told": told}))
 
@@ -134,7 +135,8 @@ def _unpacked(content: bytes) -> Progress:
     found: dict[int, Snapshot | FitResult] = {}
     for fold, scores in told["scores"].items():
         mine = {name.partition("/")[2]: value for name, value in tensors.items() if name.partition("/")[0] == fold}
-        found[int(fold)] = Snapshot(mine, tuple(Score(**score) for score in scores))
+        cost = Cost(**told["costs"][fold])
+        found[int(fold)] = Snapshot(mine, tuple(Score(**score) for score in scores), cost)
     return found | {int(fold): _result(values) for fold, values in told["results"].items()}
 
 
@@ -151,7 +153,8 @@ def _result(values: dict[str, Any]) -> FitResult:
     """A fold's result; what it cost was charged to the attempt in which it ended."""
     scores = tuple(Score(**score) for score in values["scores"])
     typed = {"outcome": Outcome(values["outcome"]), "squared_norms": tuple(values["squared_norms"]), "scores": scores}
-    return FitResult(**values | typed | {"cost": Cost()})
+    before = Cost(**values["before"]) + Cost(**values["cost"])
+    return FitResult(**values | typed | {"cost": Cost(), "before": before})
 
 
 def _unusable(url: str, error: Exception) -> str:

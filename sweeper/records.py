@@ -246,6 +246,7 @@ class FitResult:
     Attributes:
         squared_norms: ||W_l||_F^2 per weight layer at the best epoch.
         scores: one per epoch, in order.
+        cost: of this attempt. before: of those whose work this one went on with.
     """
 
     key: str
@@ -259,6 +260,7 @@ class FitResult:
     squared_norms: tuple[float, ...]
     scores: tuple[Score, ...]
     cost: Cost
+    before: Cost = Cost()
 
 
 ParameterValue = float | bool | int | str

@@ -50,7 +50,9 @@ def files(place: Checkpoints) -> list[str]:
 def is_same(left: object, right: Snapshot) -> bool:
     assert isinstance(left, Snapshot)
     equal = all(torch.equal(left.tensors[name], value) for name, value in right.tensors.items())
-    return equal and left.tensors.keys() == right.tensors.keys() and left.scores == right.scores
+    return (
+        equal and left.tensors.keys() == right.tensors.keys() and (left.scores, left.cost) == (right.scores, right.cost)
+    )
 
 
 def test_what_is_loaded_is_what_was_saved(place: Checkpoints, taken: list[Snapshot], result: FitResult):
@@ -60,8 +62,8 @@ def test_what_is_loaded_is_what_was_saved(place: Checkpoints, taken: list[Snapsh
     assert found.keys() == {0, 1}
     assert is_same(found[0], taken[0])
     assert isinstance(found[1], FitResult)
-    assert same(found[1], replace(result, cost=Cost()))
-    assert found[1].cost == Cost()  # it was charged where it ended
+    assert same(found[1], replace(result, cost=Cost(), before=result.cost))  # it was charged where it ended
+    assert (found[1].cost, found[1].before) == (Cost(), result.cost)
     assert place.load(TRIAL + "0") == {}
 
 

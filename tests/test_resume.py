@@ -33,7 +33,7 @@ CRASHES = {
     "in a later epoch": Crash("sweeper.engine.engine:Engine.collect", 7),
     "after results were told to the sampler": Crash("sweeper.scheduler.desks:Desks.tell", 3, leaving=True),
     "before results are committed": Crash("sweeper.ledger.workers:set_times", 3, leaving=True),
-    "after results were committed": Crash(f"{LOOP}._prepare", 3),
+    "after results were committed": Crash("sweeper.scheduler.saving:Saver.forget", 3),
     "as a study is closed": Crash("sweeper.scheduler.loop:closings", leaving=True),
     "after the last trial": Crash(f"{LOOP}.close"),
     "as the worker retires": Crash("sweeper.ledger.workers:retire", leaving=True),
@@ -145,7 +145,7 @@ def undisturbed_pruning(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         Crash("sweeper.engine.engine:Engine.prune", 2, leaving=True),
         Crash("sweeper.ledger.rungs:enter", 4),
         Crash("sweeper.ledger.trials:settle", 5, leaving=True),
-        Crash("sweeper.scheduler.loop:Scheduler._prepare", 6),
+        Crash("sweeper.scheduler.saving:Saver.forget", 6),
     ],
     ids=["in an epoch", "before what was decided is kept", "with rung scores", "with results", "after they are kept"],
 )

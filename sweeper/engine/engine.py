@@ -155,7 +155,7 @@ class Engine:
         """How far fits have come (all of them by default), between ticks; not those that have yet to begin."""
         self._refuse_in_flight("take snapshots")
         return {
-            seat.fit.key: Snapshot(self.arena.state_of(slot), tuple(seat.scores))
+            seat.fit.key: Snapshot(self.arena.state_of(slot), tuple(seat.scores), seat.before + seat.cost)
             for slot, seat in self._seated(keys)
             if seat.scores
         }
@@ -177,7 +177,8 @@ class Engine:
             self.seats[slot] = seat = Seat(one.fit)
             if one.past is not None:
                 self.arena.resume(slot, one.past.tensors)
-                seat.scores, seat.best_epoch = list(one.past.scores), int(one.past.tensors["fit/best_epoch"])
+                seat.scores, seat.before = list(one.past.scores), one.past.cost
+                seat.best_epoch = int(one.past.tensors["fit/best_epoch"])
 
     def evict(self, keys: Sequence[str] | None = None) -> dict[str, Cost]:
         """Give fits up (all of them by default) and free their slots; returns what each has cost so far."""

@@ -15,12 +15,14 @@ class Seat:
 
     Attributes:
         best_epoch: counted from 1; 0 before the first.
+        before: what it had cost when it was put here.
     """
 
     fit: Fit
     scores: list[Score] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     best_epoch: int = 0
+    before: Cost = field(default_factory=Cost)
 
     @property
     def best(self) -> Score:
@@ -61,6 +63,7 @@ def ended_result(seat: Seat, outcome: Outcome, final: Final) -> FitResult:
         squared_norms=final.squared_norms,
         scores=tuple(seat.scores),
         cost=seat.cost + final.cost,
+        before=seat.before,
     )
 
 
@@ -78,4 +81,5 @@ def diverged_result(seat: Seat, layers: int) -> FitResult:
         squared_norms=(NAN,) * layers,
         scores=tuple(seat.scores),
         cost=seat.cost,
+        before=seat.before,
     )

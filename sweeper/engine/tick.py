@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from sweeper.engine.judge import Verdicts
-from sweeper.records import Fit, FitResult, Score
+from sweeper.records import Cost, Fit, FitResult, Score
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,12 @@ class Snapshot:
     Attributes:
         tensors: by name, see `Arena.state_of`.
         scores: one per epoch so far.
+        cost: of all of them.
     """
 
     tensors: Mapping[str, Tensor]
     scores: tuple[Score, ...]
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class AttemptRow(CostColumns, Base):
 
 
 class FitRow(CostColumns, Base):
-    """One training run of an attempt, on one fold."""
+    """One training run that ended in an attempt, on one fold, and what all of it cost, wherever it began."""
 
     __tablename__ = "fit"
     __table_args__ = (UniqueConstraint("attempt_id", "fold"),)

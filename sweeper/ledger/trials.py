@@ -232,7 +232,7 @@ def _closed(claimed: Claimed, state: str, ended_at: datetime, cost: Cost) -> dic
 
 
 def _fit(attempt_id: int, fit: SettledFit) -> dict[str, Any]:
-    result = fit.result
+    result, cost = fit.result, fit.result.before + fit.result.cost
     return {
         "attempt_id": attempt_id,
         "fold": fit.fold,
@@ -242,8 +242,8 @@ def _fit(attempt_id: int, fit: SettledFit) -> dict[str, Any]:
         "squared_norms": [finite(norm) for norm in result.squared_norms],
         "curves": _curves(result.scores),
         **{name: finite(getattr(result, name)) for name in _LOSSES},
-        **{name: getattr(result.cost, name) for name in COST_COLUMNS},
-        "joules": _measured(result.cost),
+        **{name: getattr(cost, name) for name in COST_COLUMNS},
+        "joules": _measured(cost),
     }
 
 

@@ -50,7 +50,7 @@ def same(left: FitResult, right: FitResult) -> bool:
     """Equal in every number that training decides (clocks and costs aside), NaN being equal to NaN."""
 
     def essence(result: FitResult) -> str:
-        timeless = replace(result, cost=Cost())
+        timeless = replace(result, cost=Cost(), before=Cost())
         return repr(replace(timeless, scores=tuple(replace(score, at_ms=0) for score in timeless.scores)))
 
     return essence(left) == essence(right)

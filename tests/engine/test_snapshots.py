@@ -70,7 +70,13 @@ def test_the_cost_of_what_was_done_elsewhere_is_not_counted_again(workload: Work
     whole = run_alone(workload.engine(2, compiled=False), fits[0])
     assert (result.cost.epochs, len(result.scores)) == (whole.cost.epochs - 1, len(whole.scores))
     assert 0 < result.cost.steps < whole.cost.steps
-    assert result.cost != Cost()
+    together = result.before + result.cost
+    assert (together.steps, together.flops, together.examples) == (
+        whole.cost.steps,
+        whole.cost.flops,
+        whole.cost.examples,
+    )
+    assert whole.before == Cost()
 
 
 def test_a_fit_that_has_yet_to_begin_has_no_snapshot(workload: Workload) -> None:

@@ -76,7 +76,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(owner, name, noting)
 
-    monkeypatch.setattr(Scheduler, "_is_worth_waiting_for", lambda self: not self._by_key and not self._ready)
+    monkeypatch.setattr(
+        Scheduler, "_is_worth_waiting_for", lambda self: not self._by_key and not self._entrance.waiting
+    )
     for name in ("launch", "collect", "prepare", "admit", "prune", "evict"):
         noted(Engine, name)
     noted(Ledger, "write")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from scheduler.test_pruning import ASHA, pruning
-from small import FOLDS, Change, Outcome, Ran, outcome, run_here, small_workload
+from small import FOLDS, Change, Ran, outcome, run_here, small_workload
 from sweeper.checkpoints import Checkpoints
 from sweeper.findings import Accounts
 from sweeper.ledger import reads
@@ -49,18 +48,6 @@ def files(folder: Path) -> list[Path]:
     return list((folder / "kept").rglob("*.safetensors"))
 
 
-def found(ran: Ran) -> Outcome:
-    """All that a sweep found, but for what its fits cost: a fit's row tells of the attempt in which it ended."""
-    spent = {"steps", "epochs", "examples", "flops"}
-
-    def free(fit: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in fit.items() if name not in spent}
-
-    return {
-        place: {**trial, "fits": [free(fit) for fit in trial["fits"]]} for place, trial in outcome(ran.ledger).items()
-    }
-
-
 def epochs(ran: Ran) -> int:
     """That all attempts together trained."""
     with ran.ledger.read() as connection:
@@ -84,7 +71,7 @@ def test_a_sweep_that_was_stopped_again_and_again_trains_no_epoch_twice(tmp_path
         endings.append(ran.ending)
     assert len(endings) > 3
     undisturbed = run_here(workload, tmp_path / "undisturbed", slots=many)
-    assert found(ran) == found(undisturbed)
+    assert outcome(ran.ledger) == outcome(undisturbed.ledger)
     assert epochs(ran) == least_epochs(ran) == epochs(undisturbed)
     assert files(tmp_path) == []
 
@@ -100,7 +87,7 @@ def test_a_worker_that_was_killed_loses_what_it_did_since_it_last_saved(tmp_path
     assert files(tmp_path)
     ran = run_here(workload, tmp_path, saving=kept(tmp_path))
     undisturbed = run_here(workload, tmp_path / "undisturbed")
-    assert found(ran) == found(undisturbed)
+    assert outcome(ran.ledger) == outcome(undisturbed.ledger)
     assert least_epochs(ran) == epochs(undisturbed)
     # What a killed worker trained is in nobody's books but as time; what the next one trained begins behind it.
     assert epochs(ran) == epochs(undisturbed) - 4 * 7
@@ -135,7 +122,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_itself(tmp_path: Path):
     for file in files(tmp_path):
         file.write_bytes(file.read_bytes()[:-1])
     ran = run_here(workload, tmp_path, saving=kept(tmp_path))
-    assert found(ran) == found(run_here(workload, tmp_path / "undisturbed"))
+    assert outcome(ran.ledger) == outcome(run_here(workload, tmp_path / "undisturbed").ledger)
     with ran.ledger.read() as connection:
         assert max(connection.scalars(select(TrialRow.attempt))) == 2
     assert epochs(ran) > least_epochs(ran)
