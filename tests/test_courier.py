@@ -589,8 +589,9 @@ def test_killed_with_its_courier_at_work_and_resumed(tmp_path: Path, empty_store
         killed.kill()
         resumed = run("resume", "small", "--threads", "1")
         assert resumed.code == 0
-        if f"MLflow has all {RUNS} runs" not in resumed.err:
+        if f"MLflow has all {RUNS} runs and the report" not in resumed.err:
             assert_delivered_in_the_end(run)
+            assert run("mlflow", "sync", "small").code == 0  # waits for the report that the first courier is at
     assert_all_delivered(tmp_path)
 
 

@@ -34,7 +34,7 @@ def sync(
     ledger = places.ledger()
     with ledger.read() as connection:
         chosen = sweeps.chosen(connection, name)
-    told, unreported = {}, list[ReportError]()
+    told, unreported, elsewhere = {}, list[ReportError](), False
     for sweep in chosen:
         problem = None
         try:
@@ -45,12 +45,14 @@ def sync(
         with ledger.read() as connection:
             delivered, waiting, parked = deliveries.counts(connection, sweep.id)
         told[sweep.name] = {"delivered": delivered, "waiting": waiting, "parked": parked}
-        why = f": {problem}" if problem else ""
+        why, elsewhere = f": {problem}" if problem else "", elsewhere or problem is not None
         errors.print(f"{sweep.name}: MLflow has {delivered} runs, {waiting} are waiting, {parked} were refused{why}")
     if json:
         print_json(told)
     if unreported:
         raise ReportError("\n".join(map(str, unreported)))
+    if follow and elsewhere:
+        raise typer.Exit(1)  # `sweeper run` is not to say that all is done while another process is still at it
 
 
 def dashboard(

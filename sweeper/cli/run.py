@@ -217,7 +217,7 @@ def _await_delivery(ledger: Ledger, sweep: Sweep, courier: Popen[bytes], places:
         )
     elif courier.returncode:
         errors.print(
-            f"MLflow has all {delivered} runs, but not the report (see {places.log}). "
+            f"MLflow has all {delivered} runs, but not the report yet (see {places.log}). "
             f"Log it with: sweeper mlflow sync {sweep.name}{places.hint}"
         )
     else:
