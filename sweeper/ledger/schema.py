@@ -164,6 +164,8 @@ class TrialRow(Base):
     number: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))  # records.TrialState
     attempt: Mapped[int] = mapped_column(default=0)  # the fencing token: a result of another attempt does not count
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")  # attempts that an error ended
+    losses: Mapped[int] = mapped_column(default=0, server_default="0")  # attempts whose worker died
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("worker.id"), index=True)
     origin: Mapped[str] = mapped_column(String(16))  # sampled, start
     params: Mapped[dict[str, Any]]
@@ -205,7 +207,8 @@ class AttemptRow(CostColumns, Base):
     trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
     attempt: Mapped[int]
     worker_id: Mapped[int] = mapped_column(ForeignKey("worker.id"), index=True)
-    state: Mapped[str] = mapped_column(String(16))  # a TrialState, or RELEASED, LOST, SUPERSEDED
+    state: Mapped[str] = mapped_column(String(16))  # a TrialState, or RELEASED, LOST, SUPERSEDED, ERROR
+    error: Mapped[str | None] = mapped_column(Text)  # what ended an attempt in ERROR
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
 
@@ -269,6 +272,8 @@ class WorkerMeterRow(Base):
     busy_steps: Mapped[int] = mapped_column(BigInteger)  # steps of slots with a fit
     slot_steps: Mapped[int] = mapped_column(BigInteger)  # steps of all slots that were computed
     joules: Mapped[float | None]  # of the device in all of them; NULL: not measured
+    granted_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # of the sweep's budget, see `budgets`
+    granted_joules: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 
 class OutboxRow(Base):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from sweeper.errors import LedgerError
 
 VERSION_TABLE = "sweeper_alembic_version"
-HEAD = "0003"
+HEAD = "0004"
 
 
 def is_current(connection: Connection) -> bool:
