@@ -11,7 +11,7 @@ from sweeper.cli.console import errors, output
 from sweeper.cli.places import HOME, HomeOption, NameArgument, Places, StoreOption
 from sweeper.findings import gather, write_tables
 from sweeper.ledger import sweeps
-from sweeper.report import page, write_pictures
+from sweeper.report import figures, page, write_pictures
 
 
 def report(
@@ -33,12 +33,13 @@ def report(
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
     facts = gather(ledger, sweep)
+    drawn = figures(facts)
     path = out or Path(f"{name}.html")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(facts), encoding="utf-8")
+    path.write_text(page(facts, drawn), encoding="utf-8")
     written = [path]
     if pictures is not None:
-        written += write_pictures(facts, pictures)
+        written += write_pictures(facts, pictures, drawn)
     if listed is not None:
         written += write_tables(ledger, sweep, listed)
     for file in written:

@@ -8,7 +8,7 @@ from sweeper.findings.facts import gather
 from sweeper.ledger import tables
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
-from sweeper.report import page, write_pictures, write_table
+from sweeper.report import figures, page, write_pictures, write_table
 
 LARGEST_TABLE = 64 * 2**20  # bytes that a table may weigh to be sent along; `report --tables` writes any
 
@@ -29,9 +29,10 @@ def write_report(ledger: Ledger, sweep: Sweep, folder: Path) -> None:
     report.html, sweep.yaml, plots/*.png, and tables/*.parquet unless they are larger than 64 MiB each.
     """
     facts = gather(ledger, sweep)
-    (folder / "report.html").write_text(page(facts), encoding="utf-8")
+    drawn = figures(facts)
+    (folder / "report.html").write_text(page(facts, drawn), encoding="utf-8")
     (folder / "sweep.yaml").write_text(sweep.file_text, encoding="utf-8")
-    write_pictures(facts, folder / "plots")
+    write_pictures(facts, folder / "plots", drawn)
     for table in write_tables(ledger, sweep, folder / "tables"):
         if table.suffix != ".parquet" or table.stat().st_size > LARGEST_TABLE:
             table.unlink()

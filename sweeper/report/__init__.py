@@ -9,7 +9,8 @@ the page's own colours, light, dark or printed; a script of a few lines shows th
 """
 
 from sweeper.report.facts import Facts, Machine, Sheet
+from sweeper.report.figures import Figure, figures
 from sweeper.report.files import write_pictures, write_table
 from sweeper.report.page import page
 
-__all__ = ["Facts", "Machine", "Sheet", "page", "write_pictures", "write_table"]
+__all__ = ["Facts", "Figure", "Machine", "Sheet", "figures", "page", "write_pictures", "write_table"]

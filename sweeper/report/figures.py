@@ -64,9 +64,12 @@ class Figure:
 
 
 def figures(facts: Facts) -> list[Figure]:
-    """The seven pictures, in the order of the report."""
+    """The seven pictures, in the order of the report; whoever needs them twice keeps them, for they take a second."""
+    from sweeper.price import plots
+
     made = (_curves, _edges, _ladder, _plane, _hits, _curse, _effective)
-    return [figure(facts) for figure in made]
+    with plots.unchecked():
+        return [figure(facts) for figure in made]
 
 
 def _curves(facts: Facts) -> Figure:
@@ -91,7 +94,7 @@ def _curves(facts: Facts) -> Figure:
                 plots.curve_layers(facts.curves, "per row", SLIM),
             )
         ],
-        lambda: plots.curve_chart(facts.curves, f"{facts.name}: test loss against the number of trials", facts.loss),
+        lambda _: plots.curve_chart(facts.curves, f"{facts.name}: test loss against the number of trials", facts.loss),
     )
 
 
@@ -111,7 +114,7 @@ def _edges(facts: Facts) -> Figure:
             Panel(_name(price.edge), _edge_words(price), plots.edge_panel(price, facts.pairs[price.edge]))
             for price in facts.prices.prices
         ],
-        lambda: _poster(facts, title, _edges(facts).panels),
+        lambda panels: _poster(facts, title, panels),
     )
 
 
@@ -136,7 +139,7 @@ def _ladder(facts: Facts) -> Figure:
                 plots.ladder_layers(prices, SLIM),
             )
         ],
-        lambda: plots.ladder_chart(prices, f"{facts.name}: what larger spaces cost"),
+        lambda _: plots.ladder_chart(prices, f"{facts.name}: what larger spaces cost"),
     )
 
 
@@ -165,7 +168,7 @@ def _plane(facts: Facts) -> Figure:
                 plots.plane_layers(prices, facts.pairs, SLIM),
             )
         ],
-        lambda: plots.plane_chart(prices, facts.pairs, f"{facts.name}: cost against effect"),
+        lambda _: plots.plane_chart(prices, facts.pairs, f"{facts.name}: cost against effect"),
     )
 
 
@@ -188,7 +191,7 @@ def _hits(facts: Facts) -> Figure:
             for price, found in known
         ]
 
-    return _figure(Figure("hits", title, reading), panels, lambda: _poster(facts, title, panels()))
+    return _figure(Figure("hits", title, reading), panels, lambda made: _poster(facts, title, made))
 
 
 def _curse(facts: Facts) -> Figure:
@@ -213,7 +216,7 @@ def _curse(facts: Facts) -> Figure:
             for curve in facts.curves
         ]
 
-    return _figure(Figure("curse", title, reading), panels, lambda: _poster(facts, title, panels()))
+    return _figure(Figure("curse", title, reading), panels, lambda made: _poster(facts, title, made))
 
 
 def _effective(facts: Facts) -> Figure:
@@ -235,18 +238,18 @@ def _effective(facts: Facts) -> Figure:
         lambda: [
             Panel("", f"{words}.", plots.effective_layers(facts.spaces), plots.effective_layers(facts.spaces, 200))
         ],
-        lambda: plots.effective_chart(facts.spaces, f"{facts.name}: {title.lower()}"),
+        lambda _: plots.effective_chart(facts.spaces, f"{facts.name}: {title.lower()}"),
     )
 
 
-def _figure(bare: Figure, panels: Callable[[], Sequence[Panel]], poster: Callable[[], Chart]) -> Figure:
-    """A figure with its pictures, or with the reason why there are none."""
+def _figure(bare: Figure, panels: Callable[[], Sequence[Panel]], poster: Callable[[Sequence[Panel]], Chart]) -> Figure:
+    """A figure with its pictures, or with the reason why there are none; its poster may be made of them."""
     try:
         made = panels()
     except PriceError as error:
         return Figure(bare.name, bare.title, bare.reading, missing=str(error))
     missing = "" if made else "no edge has a price yet."
-    return Figure(bare.name, bare.title, bare.reading, made, missing, poster)
+    return Figure(bare.name, bare.title, bare.reading, made, missing, lambda: poster(made))
 
 
 def _poster(facts: Facts, title: str, panels: Sequence[Panel]) -> Chart:

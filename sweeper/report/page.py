@@ -45,11 +45,12 @@ _ACCOUNTS = (
 )
 
 
-def page(facts: Facts) -> str:
+def page(facts: Facts, drawn: Sequence[Figure] | None = None) -> str:
     """The whole file.
 
     Args:
         facts: what to tell.
+        drawn: `figures(facts)`, where they are at hand.
 
     Returns:
         HTML that opens from disk, asks for nothing from elsewhere, and can do without its script.
@@ -66,7 +67,11 @@ def page(facts: Facts) -> str:
         raw("style", style),
     )
     body = tag(
-        "body", _header(facts, title), tag("main", _sections(facts), id="main"), _footer(facts), raw("script", script)
+        "body",
+        _header(facts, title),
+        tag("main", _sections(facts, figures(facts) if drawn is None else drawn), id="main"),
+        _footer(facts),
+        raw("script", script),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
@@ -107,13 +112,13 @@ def _warnings(facts: Facts) -> Iterable[str]:
         yield f"The sweep is not finished: {missing} trials are missing, and figures will change."
 
 
-def _sections(facts: Facts) -> Sequence[Markup]:
+def _sections(facts: Facts, drawn: Sequence[Figure]) -> Sequence[Markup]:
     made: Mapping[str, Sequence[Child]] = {
         "words": _words(facts),
         "prices": _prices(facts),
         "spaces": _spaces(facts),
         "importance": _importance(facts),
-        "figures": [_figure(figure) for figure in figures(facts)],
+        "figures": [_figure(figure) for figure in drawn],
         "costs": _costs(facts),
         "environment": _environment(facts),
         "file": [_note(f"{facts.file_path}, as it was launched."), _listing(facts.file_text, "The sweep file")],

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,77 @@ def port() -> int:
     return free_port()
 
 
+class OneRow:
+    """An outbox with one row."""
+
+    def __init__(self, run: RunRecord) -> None:
+        self.run = run
+        self.ref: str | None = None
+        self.errors: list[str] = []
+
+    def claim_deliveries(self, limit: int) -> list[Delivery]:
+        return [Delivery(1, 1, self.run)] if self.ref is None else []
+
+    def delivered(self, refs: Any) -> None:
+        self.ref = refs[1]
+
+    def failed(self, item_id: int, error: str) -> None:
+        self.errors.append(error)
+
+    def run_ids(self, uids: Any) -> dict[str, str]:
+        return {}
+
+    def undelivered(self) -> int:
+        return int(self.ref is None)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What happened before the dashboard was there.
+
+    Attributes:
+        folder: of its store and artifacts.
+        dashboard: how it will be started.
+        reported: the run whose report was logged straight to its store.
+        outbox: what could not be delivered to it, by `sink`.
+        problems: what the tries said, which took `took_s`.
+    """
+
+    folder: Path
+    dashboard: Dashboard
+    reported: str
+    outbox: OneRow
+    sink: MlflowSink
+    problems: list[str]
+    took_s: float
+
+
 @pytest.fixture(scope="module")
-def server(prepared: Path, tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def missed(prepared: Path, tmp_path_factory: pytest.TempPathFactory, port: int, exporter_environment: None) -> Missed:
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlflow.db").write_bytes(prepared.read_bytes())
-    dashboard = dashboard_command(f"sqlite:///{folder}/mlflow.db", port, str(folder / "artifacts"))
-    with running(dashboard, port, folder) as server:
+    uri, root = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts")
+    (folder / "report").mkdir()
+    (folder / "report" / "report.html").write_text("<p>logged before</p>")
+    store = MlflowSink(uri, artifact_root=root)
+    reported = store.deliver(replace(RUN, uid="before"), parent=None, known=None, search=False)
+    store.log_report(reported, folder / "report", "20")
+
+    dashboard = dashboard_command(uri, port, root)
+    outbox, sink, problems = OneRow(replace(RUN, uid="waits")), MlflowSink(dashboard.url), list[str]()
+    began = time.monotonic()
+    drain(
+        outbox,
+        sink,
+        should_stop=lambda: len(problems) > 1,
+        on_progress=lambda p: problems.append(str(p.problem)),
+    )
+    return Missed(folder, dashboard, reported, outbox, sink, problems, time.monotonic() - began)
+
+
+@pytest.fixture(scope="module")
+def server(missed: Missed, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    with running(missed.dashboard, port, missed.folder) as server:
         yield server
 
 
@@ -163,19 +228,8 @@ def test_a_report_arrives_over_http_and_the_dashboard_shows_it(served: str, port
     assert shown(port, run_id, "plots/curves.png") == b"png"
 
 
-def test_a_report_that_was_logged_without_the_dashboard_is_shown_by_it(
-    prepared: Path, tmp_path: Path, exporter_environment: None
-) -> None:
-    (tmp_path / "mlflow.db").write_bytes(prepared.read_bytes())
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.html").write_text("<p>the report</p>")
-    uri, root = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts")
-    sink = MlflowSink(uri, artifact_root=root)
-    run_id = sink.deliver(RUN, parent=None, known=None, search=False)
-    sink.log_report(run_id, tmp_path / "report", "20")
-    opened = free_port()
-    with running(dashboard_command(uri, opened, root), opened, tmp_path):
-        assert shown(opened, run_id, "report.html") == b"<p>the report</p>"
+def test_a_report_that_was_logged_without_the_dashboard_is_shown_by_it(missed: Missed, served: str, port: int) -> None:
+    assert shown(port, missed.reported, "report.html") == b"<p>logged before</p>"
 
 
 def shown(port: int, run_id: str, path: str) -> bytes:
@@ -201,48 +255,14 @@ def test_something_that_is_no_mlflow_blames_no_run(served: str) -> None:
     assert not isinstance(caught.value, RunRefusedError)
 
 
-class OneRow:
-    """An outbox with one row."""
-
-    def __init__(self, run: RunRecord) -> None:
-        self.run = run
-        self.ref: str | None = None
-        self.errors: list[str] = []
-
-    def claim_deliveries(self, limit: int) -> list[Delivery]:
-        return [Delivery(1, 1, self.run)] if self.ref is None else []
-
-    def delivered(self, refs: Any) -> None:
-        self.ref = refs[1]
-
-    def failed(self, item_id: int, error: str) -> None:
-        self.errors.append(error)
-
-    def run_ids(self, uids: Any) -> dict[str, str]:
-        return {}
-
-    def undelivered(self) -> int:
-        return int(self.ref is None)
-
-
-def test_a_row_waits_for_a_server_that_is_down_and_arrives_once_it_is_up(prepared: Path, tmp_path: Path) -> None:
+def test_a_row_waits_for_a_server_that_is_down_and_arrives_once_it_is_up(missed: Missed, served: str) -> None:
     from mlflow.tracking import MlflowClient
 
-    shut = free_port()
-    (tmp_path / "mlflow.db").write_bytes(prepared.read_bytes())
-    dashboard = dashboard_command(f"sqlite:///{tmp_path}/mlflow.db", shut)
-    outbox, sink, problems = OneRow(RUN), MlflowSink(dashboard.url), list[str]()
-    began = time.monotonic()
-    drain(
-        outbox,
-        sink,
-        should_stop=lambda: len(problems) > 1,
-        on_progress=lambda p: problems.append(str(p.problem)),
-    )
-    assert time.monotonic() - began < 10  # seconds, not MLflow's own minutes
-    assert all("Nothing is lost" in problem for problem in problems)
+    assert missed.took_s < 10  # seconds, not MLflow's own minutes
+    assert missed.problems
+    assert all("Nothing is lost" in problem for problem in missed.problems)
+    outbox = missed.outbox
     assert (outbox.ref, outbox.errors) == (None, [])
-    with running(dashboard, shut, tmp_path):
-        assert drain(outbox, sink).delivered == 1
-        assert outbox.ref is not None
-        assert MlflowClient(dashboard.url).get_run(outbox.ref).info.end_time == END
+    assert drain(outbox, missed.sink).delivered == 1
+    assert outbox.ref is not None
+    assert MlflowClient(served).get_run(outbox.ref).info.end_time == END

@@ -7,7 +7,7 @@ Each picture of a whole sweep comes with its heading (`..._chart`, for papers an
 for a page that has its own); a `..._panel` is one of several small ones.
 """
 
-from sweeper.price.plots.canvas import page_svg, save_chart, side_by_side
+from sweeper.price.plots.canvas import page_svg, save_chart, side_by_side, unchecked
 from sweeper.price.plots.curves import curse_panel, curve_chart, curve_layers, edge_panel
 from sweeper.price.plots.edges import hits_panel, ladder_chart, ladder_layers, plane_chart, plane_layers
 from sweeper.price.plots.spaces import effective_chart, effective_layers
@@ -27,4 +27,5 @@ __all__ = [
     "plane_layers",
     "save_chart",
     "side_by_side",
+    "unchecked",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from sweeper.errors import PriceError
 from sweeper.price.curves import Ints
@@ -33,6 +35,11 @@ PANEL = (300, 200)  # width and height of one of several small pictures, in poin
 _FORMATS = ("svg", "png", "html")
 _PNG_SCALE = 2  # pixels per point: sharp on slides and in papers
 _POINTS = 80  # of a line, so many are drawn: more can't be seen
+
+
+def inline(rows: Iterable[Row]) -> alt.Data:
+    """Rows as a chart's data. A tuple: Altair copies lists deeply whenever it puts charts together, row by row."""
+    return alt.Data(values=tuple(rows))
 
 
 def space_scale(spaces: Sequence[str], values: Sequence[object]) -> alt.Scale:
@@ -115,6 +122,16 @@ def side_by_side(
     """One picture of several small ones, each under its own heading, two to a row."""
     titled = [panel.properties(title=alt.TitleParams(name, anchor="start", fontSize=13)) for name, panel in panels]
     return styled(alt.concat(*titled, columns=2, spacing=28), title, subtitle)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Charts that are made inside are not compared with Vega-Lite's schema part by part, which takes long.
+
+    That tells who writes a chart what is wrong with it; the tests of this package make each of them with it.
+    """
+    with debug_mode(False):
+        yield
 
 
 def page_svg(chart: alt.LayerChart) -> str:

@@ -12,7 +12,18 @@ from sweeper.price.curves import Mode, SpaceCurve
 from sweeper.price.distance import Reach
 from sweeper.price.intervals import ends, t_interval
 from sweeper.price.pairs import Pair, Side
-from sweeper.price.plots.canvas import DASHES, PALETTE, PANEL, Row, hover, space_scale, styled, thinned, trials_axis
+from sweeper.price.plots.canvas import (
+    DASHES,
+    PALETTE,
+    PANEL,
+    Row,
+    hover,
+    inline,
+    space_scale,
+    styled,
+    thinned,
+    trials_axis,
+)
 from sweeper.price.price import EdgePrice
 from sweeper.price.words import break_even_text, difference_text, price_text
 
@@ -59,9 +70,7 @@ def _ld_layer(curves: Sequence[SpaceCurve]) -> alt.LayerChart | None:
     rows = [row for i, curve in enumerate(curves) for row in _ld_rows(curve, PALETTE[i % len(PALETTE)])]
     if not rows:
         return None
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=trials_axis(_largest(curves), _TRIALS[curves[0].mode]), detail="space:N"
-    )
+    base = alt.Chart(inline(rows)).encode(x=trials_axis(_largest(curves), _TRIALS[curves[0].mode]), detail="space:N")
     bands = base.mark_area(opacity=0.12, aria=False).encode(
         y="lower:Q", y2="upper:Q", fill=alt.Fill("colour:N", scale=None)
     )
@@ -102,7 +111,7 @@ def curve_layers(curves: Sequence[SpaceCurve], loss: str = LOSS, width: int = 56
     if not rows:
         raise PriceError("no space has two randomly drawn trials yet, so there is no curve to draw. Run the sweep on.")
     spaces = [curve.space for curve in curves]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=trials_axis(_largest(curves), _TRIALS[curves[0].mode]))
+    base = alt.Chart(inline(rows)).encode(x=trials_axis(_largest(curves), _TRIALS[curves[0].mode]))
     narrow = width < 500
     legend = alt.Legend(orient="bottom", columns=2) if narrow else alt.Legend()
     lines = base.mark_line(strokeWidth=2.5, aria=False).encode(
@@ -135,7 +144,7 @@ def edge_panel(price: EdgePrice, pair: Pair) -> alt.LayerChart:
     spaces = [*price.edge]
     sides = _side_curve(spaces[0], pair, pair.smaller), _side_curve(spaces[1], pair, pair.larger)
     rows = [row for curve, colour in zip(sides, (_SMALLER, _LARGER), strict=True) for row in _curve_rows(curve, colour)]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=trials_axis(price.budget, "trials (log scale)"))
+    base = alt.Chart(inline(rows)).encode(x=trials_axis(price.budget, "trials (log scale)"))
     legend = alt.Legend(orient="bottom", direction="horizontal", labelLimit=130)
     colours = space_scale(spaces, [_SMALLER, _LARGER])
     lines = base.mark_line(strokeWidth=2.5, aria=False).encode(
@@ -176,7 +185,7 @@ def curse_panel(curve: SpaceCurve) -> alt.LayerChart:
             if math.isfinite(losses[i]):
                 n, loss = int(curve.budgets[i]), float(losses[i])
                 rows.append({"trials": n, "loss": loss, "kind": kind, "words": f"{kind}, {n} trials: {loss:.4g}"})
-    base = alt.Chart(alt.Data(values=rows)).encode(x=trials_axis(int(curve.budgets[-1]), "trials (log scale)"))
+    base = alt.Chart(inline(rows)).encode(x=trials_axis(int(curve.budgets[-1]), "trials (log scale)"))
     legend = alt.Legend(orient="bottom", direction="horizontal")
     lines = base.mark_line(strokeWidth=2.5, aria=False).encode(
         y=alt.Y("loss:Q", title="loss of the chosen trial", scale=alt.Scale(zero=False)),
@@ -195,7 +204,7 @@ def _price_arrow(price: EdgePrice, smaller: SpaceCurve) -> Iterable[alt.Chart]:
     to = min(max(at.trials_larger, 1.0), float(price.budget))
     words = f"price {price_text(at)}"
     rows: list[Row] = [{"trials": at.trials_smaller, "to": to, "loss": loss, "words": words}]
-    base = alt.Chart(alt.Data(values=rows)).encode(x="trials:Q", y="loss:Q", description="words:N")
+    base = alt.Chart(inline(rows)).encode(x="trials:Q", y="loss:Q", description="words:N")
     yield base.mark_rule(color=_MARKS, strokeWidth=1.5).encode(x2="to:Q")
     shape = "triangle-right" if to >= at.trials_smaller else "triangle-left"
     yield base.mark_point(shape=shape, filled=True, size=70, color=_MARKS, opacity=1).encode(x="to:Q")
@@ -208,7 +217,7 @@ def _gain_arrow(price: EdgePrice, smaller: SpaceCurve, larger: SpaceCurve) -> It
         return
     words = f"buys {difference_text(price.buys)}"
     rows: list[Row] = [{"trials": price.budget, "loss": before, "to": after, "words": words}]
-    base = alt.Chart(alt.Data(values=rows)).encode(x="trials:Q", description="words:N")
+    base = alt.Chart(inline(rows)).encode(x="trials:Q", description="words:N")
     yield base.mark_rule(color=_MARKS, strokeWidth=1.5).encode(y="loss:Q", y2="to:Q")
     shape = "triangle-down" if after < before else "triangle-up"
     yield base.mark_point(shape=shape, filled=True, size=70, color=_MARKS, opacity=1).encode(y="to:Q")
@@ -222,7 +231,7 @@ def _diamond(price: EdgePrice, smaller: SpaceCurve) -> Iterable[alt.Chart]:
     at = min(int(smaller.budgets.searchsorted(found.trials)), len(smaller.budgets) - 1)
     words = f"break-even at {break_even_text(found)} trials"
     rows: list[Row] = [{"trials": found.trials, "loss": float(smaller.mean[at]), "words": words}]
-    base = alt.Chart(alt.Data(values=rows)).encode(x="trials:Q", y="loss:Q", description="words:N")
+    base = alt.Chart(inline(rows)).encode(x="trials:Q", y="loss:Q", description="words:N")
     yield base.mark_point(shape="diamond", filled=True, size=130, color=PALETTE[3], opacity=1)
 
 

@@ -22,6 +22,7 @@ from sweeper.price.plots.canvas import (
     PANEL,
     Row,
     hover,
+    inline,
     ratio_axis,
     space_scale,
     styled,
@@ -80,14 +81,12 @@ def ladder_layers(prices: Sequence[EdgePrice], width: int = _LADDER_WIDTH) -> al
         raise PriceError("no edge between two spaces has a price yet, so there is no ladder to draw.")
     narrow = width < _LADDER_WIDTH
     labels = alt.Axis(labels=not narrow, labelLimit=320, ticks=False, domain=False)
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         y=alt.Y("edge:N", sort=None, title=None, axis=labels, scale=alt.Scale(domain=[row["edge"] for row in rows])),
         color=verdict_colour([price.verdict for price in prices]),
     )
     one = (
-        alt.Chart(alt.Data(values=[{"price": 1}]))
-        .mark_rule(color="#333333", strokeDash=[4, 3], aria=False)
-        .encode(x="price:Q")
+        alt.Chart(inline([{"price": 1}])).mark_rule(color="#333333", strokeDash=[4, 3], aria=False).encode(x="price:Q")
     )
     whiskers = base.mark_rule(strokeWidth=2.5, aria=False).encode(x="lower:Q", x2="upper:Q")
     dots = [row for price in prices for row in _currency_rows(price)]
@@ -136,20 +135,14 @@ def plane_layers(prices: Sequence[EdgePrice], pairs: Mapping[Edge, Pair], width:
     legend = alt.Legend(orient="bottom", columns=1 if width < _NARROW else 2, labelLimit=300, symbolStrokeWidth=0)
     colour = alt.Color("edge:N", title=None, sort=names, scale=space_scale(names, PALETTE), legend=legend)
     x = ratio_axis("price:Q", every, "price of each more hyperparameter (log scale)")
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour)
+    base = alt.Chart(inline(rows)).encode(x=x, color=colour)
     gains = alt.Y("buys:Q", title="buys: test loss saved at B")
-    zero = (
-        alt.Chart(alt.Data(values=[{"buys": 0}]))
-        .mark_rule(color="#333333", strokeDash=[4, 3], aria=False)
-        .encode(y="buys:Q")
-    )
+    zero = alt.Chart(inline([{"buys": 0}])).mark_rule(color="#333333", strokeDash=[4, 3], aria=False).encode(y="buys:Q")
     one = (
-        alt.Chart(alt.Data(values=[{"price": 1}]))
-        .mark_rule(color="#333333", strokeDash=[4, 3], aria=False)
-        .encode(x="price:Q")
+        alt.Chart(inline([{"price": 1}])).mark_rule(color="#333333", strokeDash=[4, 3], aria=False).encode(x="price:Q")
     )
     shadows = (
-        alt.Chart(alt.Data(values=clouds))
+        alt.Chart(inline(clouds))
         .mark_line(strokeWidth=1.2, opacity=0.8, aria=False)
         .encode(x="price:Q", y="buys:Q", order="turn:Q", color=colour)
     )
@@ -175,7 +168,7 @@ def hits_panel(edge: Edge, found: ErtPrice) -> alt.LayerChart:
     rows = [row for space, hits in sides.items() for row in _staircase(space, hits)]
     spaces, horizon = list(sides), found.smaller.horizon
     legend = alt.Legend(orient="bottom", direction="horizontal", labelLimit=130, symbolType="stroke")
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = alt.Chart(inline(rows)).encode(
         x=trials_axis(horizon, "trials (log scale)"),
         y=alt.Y("share:Q", title="studies at the target", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
         color=alt.Color("space:N", title=None, sort=spaces, scale=space_scale(spaces, PALETTE[1:3]), legend=legend),
@@ -197,7 +190,7 @@ def _columns(base: alt.Chart) -> Iterable[alt.Chart]:
         place = alt.value(x)
         figures = base.mark_text(aria=False, align="left", fontSize=12)
         yield figures.encode(x=place, text=f"{column}:N", color=alt.value("#222222"))
-        heading = alt.Chart(alt.Data(values=[{"heading": _HEADINGS[column]}]))
+        heading = alt.Chart(inline([{"heading": _HEADINGS[column]}]))
         bold = heading.mark_text(aria=False, align="left", fontSize=12, fontWeight="bold", color="#222222")
         yield bold.encode(x=place, y=alt.value(-8), text="heading:N")
 
@@ -247,7 +240,7 @@ def _currency_dots(rows: Sequence[Row]) -> Iterable[alt.Chart]:
         scale = alt.Scale(domain=present, range=[shown[currency] for currency in present])
         legend = alt.Legend(orient="bottom", columns=1, labelLimit=280, symbolType="circle", symbolSize=60)
         yield (
-            alt.Chart(alt.Data(values=list(rows)))
+            alt.Chart(inline(rows))
             .mark_point(filled=True, size=28, yOffset=11, opacity=1)
             .encode(
                 x="price:Q",

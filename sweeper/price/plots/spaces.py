@@ -8,7 +8,7 @@ import altair as alt
 
 from sweeper.errors import PriceError
 from sweeper.price.effective import Effective
-from sweeper.price.plots.canvas import PALETTE, Row, space_scale, styled
+from sweeper.price.plots.canvas import PALETTE, Row, inline, space_scale, styled
 from sweeper.price.spaces import SpaceSummary
 from sweeper.price.words import effective_text
 
@@ -48,13 +48,13 @@ def effective_layers(spaces: Sequence[SpaceSummary], width: int = 480) -> alt.La
     y = alt.Y("space:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=130))
     kinds = [_GIVEN, _FELT]
     lines = (
-        alt.Chart(alt.Data(values=spans))
+        alt.Chart(inline(spans))
         .mark_rule(strokeWidth=2.5, color=PALETTE[2], aria=False)
         .encode(x="low:Q", x2="high:Q", y=y)
     )
     legend = alt.Legend(orient="bottom", direction="horizontal")
     points = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(inline(rows))
         .mark_point(filled=True, size=110, opacity=1)
         .encode(
             x=x,
