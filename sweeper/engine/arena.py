@@ -77,12 +77,18 @@ class Arena:
 
     def state_of(self, slot: int) -> dict[str, Tensor]:
         """All that a fit in a slot has come to, by a name each, on the CPU: with its `Fit`, it goes on from there."""
+        return {name: tensor[slot].detach().cpu().clone() for name, tensor in self._state().items()}
+
+    def shapes(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """What `state_of` holds, by name."""
+        return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in self._state().items()}
+
+    def _state(self) -> dict[str, Tensor]:
         state = {f"weights/{name}": weight for name, weight in self.weights.items()}
         state |= {f"best/{name}": self.best[name] for name in self.moving}
         for name, moments in self.moments.items():
             state |= {f"moments/{number}/{name}": moment for number, moment in enumerate(moments)}
-        state |= {f"fit/{name}": getattr(self, name) for name in PROGRESS}
-        return {name: tensor[slot].detach().cpu().clone() for name, tensor in state.items()}
+        return state | {f"fit/{name}": getattr(self, name) for name in PROGRESS}
 
     def resume(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """Bring the fit that was just put into a slot to where another slot's `state_of` says."""

@@ -151,12 +151,12 @@ class Engine:
             check_past(fit, past, self.arena)
         return Prepared(fit, initial_weights(self.build, fit.seed), past)
 
-    def snapshots(self, keys: Sequence[str] | None = None) -> dict[str, Snapshot]:
-        """How far fits have come (all of them by default), between ticks; not those that have yet to begin."""
+    def snapshots(self) -> dict[str, Snapshot]:
+        """How far the fits have come, between ticks; not those that have yet to begin."""
         self._refuse_in_flight("take snapshots")
         return {
             seat.fit.key: Snapshot(self.arena.state_of(slot), tuple(seat.scores), seat.before + seat.cost)
-            for slot, seat in self._seated(keys)
+            for slot, seat in self._seated(None)
             if seat.scores
         }
 
