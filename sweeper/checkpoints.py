@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,10 +23,11 @@ from safetensors.torch import load, save
 
 from sweeper.engine import Snapshot
 from sweeper.errors import CheckpointError
-from sweeper.export.mlflow import masked
 from sweeper.records import Cost, FitResult, Outcome, Score
+from sweeper.urls import masked
 
 KEPT = 2  # the latest, and the one before it in case that is damaged
+_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")  # no part of it is hidden or leads upwards
 _MEANING = "1"  # of the content; another way to write it makes it 2
 
 Progress = Mapping[int, Snapshot | FitResult]
@@ -78,11 +80,44 @@ class Checkpoints:
         except Exception:
             return
 
+    def probe(self) -> None:
+        """Write a small file, read it and remove it.
+
+        Raises:
+            CheckpointError: any of that fails.
+        """
+        name = f"probe-{secrets.token_hex(4)}"
+        try:
+            path = Path(self._folder(name), "probe")
+            self._write(path, name.encode())
+            try:
+                if self._files.cat_file(path.as_posix()) != name.encode():
+                    raise OSError("what was written is not what is read")
+            finally:
+                self._files.rm(self._folder(name), recursive=True)
+        except Exception as error:
+            raise CheckpointError(_unusable(self.url, error)) from error
+
+    @property
+    def local_folder(self) -> Path | None:
+        """The place as a folder of this machine's; None where it is elsewhere.
+
+        Raises:
+            CheckpointError: no file system that is installed knows the URL.
+        """
+        try:
+            files, root = fsspec.core.url_to_fs(self.url)
+        except Exception as error:
+            raise CheckpointError(_unusable(self.url, error)) from error
+        return Path(root) if _is_local(files) else None
+
     @property
     def _files(self) -> Any:
         return fsspec.core.url_to_fs(self.url)[0]
 
     def _folder(self, trial: str) -> str:
+        if not _NAME.fullmatch(trial):  # from a ledger that others may write to, and `forget` removes it
+            raise CheckpointError(f"{trial!r} is no name of a trial, so it has no checkpoint.")
         root = fsspec.core.url_to_fs(self.url)[1]
         return f"{root.rstrip('/')}/{trial}"
 
@@ -103,7 +138,7 @@ class Checkpoints:
 
     def _write(self, path: Path, content: bytes) -> None:
         files = self._files
-        if "file" not in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,)):
+        if not _is_local(files):
             files.pipe_file(path.as_posix(), content)  # an object comes to be as a whole
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +148,10 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def _is_local(files: Any) -> bool:
+    return "file" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,))
 
 
 def _packed(progress: Progress) -> bytes:
@@ -158,7 +197,8 @@ def _result(values: dict[str, Any]) -> FitResult:
 
 
 def _unusable(url: str, error: Exception) -> str:
+    why = f"{type(error).__name__}: {masked(str(error), url)}"
     return (
-        f"checkpoints can't be kept at {masked(url)}: {type(error).__name__}: {error}. Training goes on without them; "
-        f"name another place with --checkpoints."
+        f"checkpoints can't be kept at {masked(url)}: {why}. Training goes on without them; name another place with "
+        f"--checkpoints."
     )

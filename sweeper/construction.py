@@ -34,6 +34,7 @@ from sweeper.networks.backbone import (
 )
 from sweeper.networks.probe import probe
 from sweeper.networks.survey import Survey
+from sweeper.roots import ANYWHERE, Roots
 
 TORCHVISION = "torchvision:"
 PROBED_ROWS = 4
@@ -52,12 +53,19 @@ class Access:
         activations: folder that keeps a backbone's activations; None keeps none.
         device: where a backbone runs, "cpu", "cuda", ...
         progress: told how many rows of how many a backbone has done.
+        roots: where data, weights and code beside the file may lie.
     """
 
     allowed: frozenset[str] = frozenset()
     activations: Path | None = None
     device: str = "cpu"
     progress: Progress = _silent
+    roots: Roots = ANYWHERE
+
+    def importer(self, folder: Path) -> Importer:
+        """Imports what is allowed for a sweep file in that folder: what lies beside it, if that is under a root."""
+        sought = Importer.beside(folder.resolve(), self.allowed)  # resolved, since the folder above "x/.." is not x
+        return replace(sought, folders=tuple(filter(self.roots.holds, sought.folders)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def _python(file: SweepFile, model: Python, table: Table, access: Access) -> Con
 
 def _function(file: SweepFile, kind: str, access: Access, *place: str) -> Callable[..., Any]:
     with _at(file, *place):
-        return Importer.beside(file.folder, access.allowed).function(Reference.of(kind))
+        return access.importer(file.folder).function(Reference.of(kind))
 
 
 def _check_arguments(
@@ -200,11 +208,12 @@ class _Backbone:
 
     @property
     def _weights(self) -> Path:
-        return self.file.folder / Path(self.model.weights).expanduser()
+        with _at(self.file, "model", "weights"):
+            return self.access.roots.find(self.model.weights, self.file.folder)
 
     def _may_import(self) -> bool:
         reference = Reference.of(self.model.backbone.kind)
-        return self._is_torchvision or Importer.beside(self.file.folder, self.access.allowed).allows(reference)
+        return self._is_torchvision or self.access.importer(self.file.folder).allows(reference)
 
     def _kept(self, key: str) -> Any:
         return None if self.access.activations is None else kept(self.access.activations, key, len(self.table.x))

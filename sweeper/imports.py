@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from sweeper.errors import CodeError, SweeperError
+from sweeper.urls import masked
 
 PREFIX = "python:"
 OPTION, VARIABLE = "--allow-import", "SWEEPER_ALLOW_IMPORT"
@@ -142,7 +143,7 @@ class Importer:
             )
 
     def _sought(self) -> str:
-        return " and ".join(map(str, self.folders))
+        return " and ".join(map(str, self.folders)) or "no folder, since the sweep file's is under no data root"
 
 
 def argument_problems(
@@ -193,11 +194,11 @@ def called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def told(error: BaseException) -> str:
-    """An exception in one line, with the last line of the user's own that it came through."""
+    """An exception in one line, its credentials masked, with the last line of the user's own that it came through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     first_line = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {first_line}{where}."
+    return f"{type(error).__name__}: {masked(first_line)}{where}."
 
 
 def code_sha256(function: Callable[..., Any]) -> str | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sweeper.blueprint import Blueprint, plain_blueprint
-from sweeper.config import PS, Grouped, Mlp, Sweep, SweepFile, parse_sweep
-from sweeper.data import Table, load
+from sweeper.config import PS, Grouped, Head, Mlp, Sweep, SweepFile, parse_sweep
+from sweeper.data import FILES, Table, load
 from sweeper.ledger.rows import Sweep as LaunchedSweep
 from sweeper.price import SpaceShape
+from sweeper.roots import ANYWHERE, Roots
 from sweeper.space import Fixed, Ranges, Space, Way
 
 NETWORK = "network"  # where a recorded config keeps the blueprint
@@ -63,17 +65,31 @@ def _shape(space: Space) -> SpaceShape:
     return SpaceShape(*space.kinds, space.dimensions, space.placebo, bits=len(space.switches))
 
 
-def table_of(file: SweepFile) -> Table:
-    """The rows that a sweep file names."""
+def table_of(file: SweepFile, roots: Roots = ANYWHERE) -> Table:
+    """The rows that a sweep file names; they may lie under the roots alone."""
     data = file.sweep.data
-    return load(data.source, folder=file.folder, target=data.target, columns=data.columns, task=data.task)
+    return load(data.source, folder=file.folder, target=data.target, columns=data.columns, task=data.task, roots=roots)
+
+
+def named_places(file: SweepFile) -> tuple[Path, ...]:
+    """What naming a sweep file by its path vouches for: its folder, and the files that it names outside of it.
+
+    Where it names code, that is sought in the folder above, too.
+    """
+    model, (scheme, _, rest) = file.sweep.model, file.sweep.data.source.partition(":")
+    named = [rest] if scheme in FILES else []
+    named += [str(model.weights)] if isinstance(model, Head) else []
+    here, paths = file.folder.resolve(), (ANYWHERE.find(name, file.folder) for name in named)
+    above = [here.parent] if model.references else []
+    return (here, *above, *(path for path in paths if not Roots((here,)).holds(path)))
 
 
 def _told(file: SweepFile) -> Blueprint:
     """The perceptron that a file and its data tell."""
     model = file.sweep.model
     assert isinstance(model, Mlp)  # sweeps of other kinds record their network
-    return plain_blueprint(table_of(file), model.hidden)
+    roots = Roots.here()
+    return plain_blueprint(table_of(replace(file, folder=roots.place(file.folder)), roots), model.hidden)
 
 
 def _way(choice: Any) -> Way:

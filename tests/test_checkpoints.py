@@ -67,6 +67,22 @@ def test_what_is_loaded_is_what_was_saved(place: Checkpoints, taken: list[Snapsh
     assert place.load(TRIAL + "0") == {}
 
 
+@pytest.mark.parametrize("trial", ["../other", "a/../../other", "/other", "", "a//b", "a\n", ".", "..", "a/.b"])
+def test_a_name_that_leads_elsewhere_has_no_checkpoint_and_removes_nothing(tmp_path: Path, trial: str):
+    """Trials are called after what the ledger holds, and others may write to that."""
+    kept = tmp_path / "other"
+    kept.mkdir()
+    (kept / "mine.txt").touch()
+    place = Checkpoints(str(tmp_path / "kept"))
+    place.forget(trial)
+    with pytest.raises(CheckpointError, match="is no name of a trial"):
+        place.save(trial, {})
+    with pytest.raises(CheckpointError, match="is no name of a trial"):
+        place.load(trial)
+    assert (kept / "mine.txt").exists()
+    assert not (tmp_path / "kept").exists()
+
+
 def test_losses_that_are_no_numbers_survive(place: Checkpoints, result: FitResult):
     sick = replace(result, test_loss=float("nan"), train_loss=float("inf"))
     place.save(TRIAL, {0: sick})

@@ -21,6 +21,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, default=str))  # noqa: T201
 
 
+def json_line(value: Any) -> None:
+    """The same in one line, for programs that read one after another."""
+    print(json.dumps(_plain(value), default=str), flush=True)  # noqa: T201
+
+
 def table(title: str | None, *columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table; the columns named in `right` hold numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")

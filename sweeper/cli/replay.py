@@ -10,7 +10,7 @@ import typer
 from sweeper.cli.computing import DeviceOption
 from sweeper.cli.console import counting, errors, output, print_json, table
 from sweeper.cli.making import made
-from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, Places, StoreOption
+from sweeper.cli.places import HOME, AllowOption, DataRootOption, HomeOption, JsonOption, Places, StoreOption
 from sweeper.engine import can_compile, device_facts, find_device
 from sweeper.errors import UnknownTrialError
 from sweeper.launched import launched_file
@@ -31,10 +31,11 @@ def replay(
     store: StoreOption = None,
     device: DeviceOption = "auto",
     allow: AllowOption = None,
+    data_root: DataRootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a recorded trial once more, alone in a slot and from the ledger alone; report every difference."""
-    places = Places.of(home, store)
+    places = Places.of(home, store, data_root)
     ledger = places.ledger()
     name, space, replicate, number = _parts(trial)
     with ledger.read() as connection:
@@ -42,7 +43,7 @@ def replay(
         found = recorded(connection, sweep.id, space, replicate, number)
     workload = made(places, launched_file(sweep), device, allow, sweep)
     where = find_device(device)
-    compiled = bool(sweep.numerics["compiled"]) and can_compile(where)
+    compiled = bool(sweep.numerics.get("compiled")) and can_compile(where)
     notes = _otherwise(sweep, where, compiled)
     with counting(f"replaying {trial}", "epochs") as progress:
         result = replayed(workload, found, device=where, compiled=compiled, on_epoch=progress)

@@ -18,32 +18,35 @@ import numpy as np
 import numpy.typing as npt
 
 from sweeper.errors import DataError
+from sweeper.roots import ANYWHERE, Roots
 
 Column = npt.NDArray[Any]
 Columns = Mapping[str, Column]
 
+FILES = ("csv", "parquet", "npz")  # schemes whose rest is a path
 SKLEARN_SETS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _MOST_NAMES = 12
 
 
-def read_columns(source: str, folder: Path) -> tuple[Columns, str | None]:
+def read_columns(source: str, folder: Path, roots: Roots = ANYWHERE) -> tuple[Columns, str | None]:
     """Read all columns of a source.
 
     Args:
         source: `sklearn:NAME`, `csv:PATH`, `parquet:PATH` or `npz:PATH`.
         folder: where relative paths start.
+        roots: where files may lie.
 
     Returns:
         The columns, and the name of the one that is usually predicted, where the source has such a name.
 
     Raises:
-        DataError: the source is unknown, missing, empty or unreadable.
+        DataError: the source is unknown, missing, empty, unreadable, or under no root.
     """
     scheme, _, rest = source.partition(":")
     if scheme not in _READERS:
         raise DataError(f"{source!r} is no data source. Known: {', '.join(f'{name}:' for name in _READERS)}.")
     read, usual_target = _READERS[scheme]
-    return read(rest, folder), usual_target
+    return read(rest, folder, roots), usual_target
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -55,7 +58,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"{hint} There are: {', '.join(islice(known, _MOST_NAMES))}{more}."
 
 
-def _read_sklearn(name: str, _: Path) -> Columns:
+def _read_sklearn(name: str, _: Path, __: Roots) -> Columns:
     from sklearn import datasets  # slow to import, and most sweeps of one's own data don't need it
 
     if name not in SKLEARN_SETS:
@@ -65,17 +68,17 @@ def _read_sklearn(name: str, _: Path) -> Columns:
     return {**dict(zip(names, bundle.data.T, strict=True)), "target": bundle.target}
 
 
-def _read_csv(rest: str, folder: Path) -> Columns:
+def _read_csv(rest: str, folder: Path, roots: Roots) -> Columns:
     from pyarrow import csv
 
-    path = _file(rest, folder)
+    path = _file(rest, folder, roots)
     return _columns(_readable(path, "a CSV file", lambda: csv.read_csv(path)), path)
 
 
-def _read_parquet(rest: str, folder: Path) -> Columns:
+def _read_parquet(rest: str, folder: Path, roots: Roots) -> Columns:
     from pyarrow import parquet
 
-    path = _file(rest, folder)
+    path = _file(rest, folder, roots)
     return _columns(_readable(path, "a Parquet file", lambda: parquet.ParquetFile(path).read()), path)
 
 
@@ -95,8 +98,8 @@ def _column(column: Any) -> Column:
     return values.astype(object) if values.dtype.kind not in "biuf" else values
 
 
-def _read_npz(rest: str, folder: Path) -> Columns:
-    path = _file(rest, folder)
+def _read_npz(rest: str, folder: Path, roots: Roots) -> Columns:
+    path = _file(rest, folder, roots)
     arrays = _readable(path, "a NumPy archive of plain arrays", lambda: _arrays(path))
     for name in ("x", "y"):
         if name not in arrays:
@@ -113,8 +116,8 @@ def _arrays(path: Path) -> Columns:
         return dict(archive)
 
 
-def _file(rest: str, folder: Path) -> Path:
-    path = folder / Path(rest).expanduser()
+def _file(rest: str, folder: Path, roots: Roots) -> Path:
+    path = roots.find(rest, folder)  # first of all: the hints below tell what lies beside it
     if not path.is_file():
         neighbours = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
         meant = get_close_matches(path.name, neighbours, n=1)
@@ -134,7 +137,7 @@ def _readable(path: Path, kind: str, read: Callable[[], Any]) -> Any:
 # Arrow raises subclasses of ValueError, OSError and NotImplementedError; NumPy the rest.
 _UNREADABLE = (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile)
 
-_READERS: Mapping[str, tuple[Callable[[str, Path], Columns], str | None]] = {
+_READERS: Mapping[str, tuple[Callable[[str, Path, Roots], Columns], str | None]] = {
     "sklearn": (_read_sklearn, "target"),
     "csv": (_read_csv, None),
     "parquet": (_read_parquet, None),

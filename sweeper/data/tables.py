@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sweeper.data.sources import Column, Columns, near, read_columns
 from sweeper.errors import DataError
 from sweeper.records import Ints, Task
+from sweeper.roots import ANYWHERE, Roots
 
 Kind = Literal["auto", "classification", "regression"]
 
@@ -53,6 +54,7 @@ def load(
     target: str | None = None,
     columns: Sequence[str] | None = None,
     task: Kind = "auto",
+    roots: Roots = ANYWHERE,
 ) -> Table:
     """Read a data source.
 
@@ -63,15 +65,16 @@ def load(
         columns: columns to predict from; None takes all but the target.
         task: what to predict. "auto" takes text, booleans and whole numbers of at most 20 distinct values for
             classes, anything else for quantities.
+        roots: where files may lie.
 
     Returns:
         The table. Two classes make it BINARY, more MULTICLASS.
 
     Raises:
-        DataError: the source is unknown, missing or unreadable, a column is missing or repeated, a value is missing
-            or no finite number, or the target has a single value.
+        DataError: the source is unknown, missing, unreadable or under no root, a column is missing or repeated, a value
+            is missing or no finite number, or the target has a single value.
     """
-    table, usual_target = read_columns(source, Path(folder))
+    table, usual_target = read_columns(source, Path(folder), roots)
     target = target or usual_target
     if target is None:
         raise DataError(f"{source} needs a target: name the column to predict.")

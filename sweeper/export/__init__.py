@@ -1,7 +1,7 @@
 """From the ledger's outbox to MLflow: what runs look like, and how each comes to stand there exactly once."""
 
 from sweeper.export.dashboard import Dashboard, dashboard_command
-from sweeper.export.mlflow import MlflowSink, configure_process, masked, prepare
+from sweeper.export.mlflow import MlflowSink, configure_process, prepare
 from sweeper.export.outbox import (
     Claim,
     Delivery,
@@ -40,7 +40,6 @@ __all__ = [
     "dashboard_command",
     "drain",
     "from_json",
-    "masked",
     "prepare",
     "setting_params",
     "study_run",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sweeper.errors import DeliveryError
-from sweeper.export.mlflow import is_server, masked
+from sweeper.export.mlflow import is_server
+from sweeper.urls import masked
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -31,7 +32,8 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def replay(ran: Ran, trial: str, *argv: str) -> Result:
-    given = ["replay", f"small/{trial}", "--store", ran.ledger.url, "--device", "cpu", *argv]
+    place = ["--store", ran.ledger.url, "--data-root", str(Path(ran.sweep.file_path).parent)]
+    given = ["replay", f"small/{trial}", *place, "--device", "cpu", *argv]
     return CliRunner().invoke(app, given)
 
 
@@ -42,9 +44,9 @@ def printed(ran: Ran, trial: str) -> dict:
 
 
 def of_state(ran: Ran, state: TrialState) -> str:
-    """The first trial that ended so."""
-    found = ((place, trial) for place, trial in outcome(ran.ledger).items() if trial["state"] == state)
-    place, _ = next(found)
+    """The trial that ended so after most epochs, in whatever order the store gives them."""
+    found = {place: trial["fits"] for place, trial in outcome(ran.ledger).items() if trial["state"] == state}
+    place = max(found, key=lambda place: sum(fit["epochs"] for fit in found[place]))
     return "/".join(map(str, place))
 
 
