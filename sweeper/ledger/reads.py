@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, func, select
 
-from sweeper.ledger import costs
-from sweeper.ledger.rows import Meter, SpaceProgress, Trial
+from sweeper.ledger import costs, tallies
+from sweeper.ledger.rows import Finished, Meter, SpaceProgress, Trial
 from sweeper.ledger.schema import (
     COST_COLUMNS,
     AttemptRow,
@@ -22,37 +22,30 @@ from sweeper.ledger.schema import (
 from sweeper.records import Cost, ParameterValue, PricedTrial, Setting, TrialState
 
 SAMPLED = "sampled"
+_RUNNING = (
+    select(StudyRow.space, func.count().label("running"))
+    .join(TrialRow)
+    .where(StudyRow.sweep_id == bindparam("sweep"), TrialRow.state == TrialState.RUNNING)
+    .group_by(StudyRow.space)
+)
+_PLANNED = (
+    select(StudyRow.space, func.sum(StudyRow.trials))
+    .where(StudyRow.sweep_id == bindparam("sweep"))
+    .group_by(StudyRow.space)
+    .order_by(func.min(StudyRow.id))
+)
 
 
 def progress(connection: Connection, sweep_id: int) -> list[SpaceProgress]:
     """How far each space has come, in the order in which the spaces were launched."""
-
-    def count(*states: TrialState) -> Any:
-        return func.coalesce(func.sum(case((TrialRow.state.in_(states), 1), else_=0)), 0)
-
-    done = (
-        select(
-            StudyRow.space,
-            count(TrialState.COMPLETE),
-            count(TrialState.FAIL),
-            count(TrialState.PRUNED),
-            count(TrialState.RUNNING),
-            func.min(case((TrialRow.state == TrialState.COMPLETE, TrialRow.validation_loss))),
-        )
-        .join(TrialRow, TrialRow.study_id == StudyRow.id)
-        .where(StudyRow.sweep_id == sweep_id)
-        .group_by(StudyRow.space)
-    )
-    counted = {row[0]: row[1:] for row in connection.execute(done)}
-    planned = (
-        select(StudyRow.space, func.sum(StudyRow.trials))
-        .where(StudyRow.sweep_id == sweep_id)
-        .group_by(StudyRow.space)
-        .order_by(func.min(StudyRow.id))
-    )
+    ended = tallies.by_space(connection, sweep_id)
+    running = {row.space: row.running for row in connection.execute(_RUNNING, {"sweep": sweep_id})}
     return [
-        SpaceProgress(space, int(trials), *counted.get(space, (0, 0, 0, 0, None)))
-        for space, trials in connection.execute(planned)
+        SpaceProgress(
+            space, int(planned), one.complete, one.failed, one.pruned, running.get(space, 0), one.best_validation_loss
+        )
+        for space, planned in connection.execute(_PLANNED, {"sweep": sweep_id})
+        for one in (ended.get(space, Finished()),)
     ]
 
 
@@ -176,14 +169,7 @@ def energy_notes(connection: Connection, sweep_id: int) -> list[str]:
 
 def total_cost(connection: Connection, sweep_id: int) -> Cost:
     """All attempts of a sweep together, however they ended; energy only where all that used a device measured it."""
-    query = (
-        select(*costs.sums())
-        .select_from(AttemptRow)
-        .join(TrialRow, TrialRow.id == AttemptRow.trial_id)
-        .join(StudyRow)
-        .where(StudyRow.sweep_id == sweep_id)
-    )
-    return costs.summed(connection.execute(query).one())
+    return tallies.total_cost(connection, sweep_id)
 
 
 def best_trials(connection: Connection, sweep_id: int) -> dict[str, Trial]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sweeper.errors import LedgerError
 from sweeper.records import Cost, FitResult, ParameterValue, Setting, TrialState
+
+_UID = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,18 @@ class Sweep:
     created_at: datetime
     estimate: Mapping[str, Any] | None = None  # what `run` said beforehand
 
+    def __post_init__(self) -> None:
+        """Others may write to a ledger, and folders are called after sweeps.
+
+        Raises:
+            LedgerError: the name is none that sweeper gives.
+        """
+        if not _UID.fullmatch(self.uid):
+            raise LedgerError(
+                f"the store holds a sweep named {self.uid!r}, and sweeper gives only names of letters, digits, '_' and "
+                f"'-'. Something else wrote it: find out what, and delete it."
+            )
+
     @property
     def uid(self) -> str:
         """The sweep's name in MLflow's tags: a name that is used again stays distinct."""
@@ -95,7 +111,12 @@ class NewTrial:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A trial that a worker has taken; `attempt` is its fencing token."""
+    """A trial that a worker has taken; `attempt` is its fencing token.
+
+    Attributes:
+        failures: how many attempts before this one an error ended.
+        is_suspect: whether it is to be trained alone.
+    """
 
     trial_id: int
     attempt_id: int
@@ -106,6 +127,8 @@ class Claimed:
     setting: Setting
     suggest_s: float
     started_at: datetime
+    failures: int = 0
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +243,19 @@ class PastTrial:
 
 
 @dataclass(frozen=True)
+class History:
+    """What it takes to propose for some studies.
+
+    Attributes:
+        asked: how many trials each has, by study.
+        trials: all of theirs, in order; where no suggestion depends on results only those that are not finished.
+    """
+
+    asked: Mapping[int, int] = field(default_factory=dict)
+    trials: Sequence[PastTrial] = ()
+
+
+@dataclass(frozen=True)
 class Trial:
     """A trial with its study's names and its attempts' cost."""
 
@@ -241,6 +277,21 @@ class Trial:
     started_at: datetime | None
     ended_at: datetime | None
     cost: Cost
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How the trials of a study or a space ended, and the lowest validation loss of the complete ones."""
+
+    complete: int = 0
+    failed: int = 0
+    pruned: int = 0
+    best_validation_loss: float | None = None
+
+    @property
+    def trials(self) -> int:
+        """All of them."""
+        return self.complete + self.failed + self.pruned
 
 
 @dataclass(frozen=True)

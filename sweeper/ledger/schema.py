@@ -2,6 +2,7 @@
 
     sweep 1-n study 1-n trial 1-n attempt 1-n fit          worker 1-n worker_time          outbox
                         trial 1-n rung                     worker 1-n worker_meter
+    sweep 1-n outbox_tally  study 1-n study_tally: what triggers count (migration 0005)
 
 Times are UTC. Leases alone use the server's clock, as seconds since 1970 (`clock`), so that no worker's clock matters.
 Numbers that are not finite are NULL.
@@ -23,10 +24,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     MetaData,
+    Numeric,
     String,
     Text,
     UniqueConstraint,
     literal_column,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -124,7 +127,7 @@ class SweepRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     token: Mapped[str] = mapped_column(String(16), unique=True)  # tells two sweeps of one name apart in MLflow
-    state: Mapped[str] = mapped_column(String(16))  # open, stopped
+    state: Mapped[str] = mapped_column(String(16))  # open, stopped, budget spent
     mode: Mapped[str] = mapped_column(String(16))  # measurement, product
     file_path: Mapped[str] = mapped_column(Text)
     file_text: Mapped[str] = mapped_column(Text)
@@ -201,7 +204,11 @@ class AttemptRow(CostColumns, Base):
     """One start of a trial, and what it cost, however it ended."""
 
     __tablename__ = "attempt"
-    __table_args__ = (UniqueConstraint("trial_id", "attempt"), NEVER_AGAIN)
+    __table_args__ = (
+        UniqueConstraint("trial_id", "attempt"),
+        Index(None, "ended_at", "worker_id", "state"),  # the last minute's, without a look at the table
+        NEVER_AGAIN,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
@@ -276,11 +283,22 @@ class WorkerMeterRow(Base):
     granted_joules: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 
+def _few(name: str, condition: str) -> Index:
+    """An index of those few of a sweep's letters that `deliveries.counts` looks at one by one."""
+    return Index(name, "sweep_id", sqlite_where=text(condition), postgresql_where=text(condition))
+
+
 class OutboxRow(Base):
     """A run that MLflow is to be told of."""
 
     __tablename__ = "outbox"
-    __table_args__ = (UniqueConstraint("uid", "status"), Index(None, "sweep_id", "delivered_at", "id"), NEVER_AGAIN)
+    __table_args__ = (
+        UniqueConstraint("uid", "status"),
+        Index(None, "sweep_id", "delivered_at", "id"),
+        _few("ix_outbox_begun", "status = 'RUNNING'"),
+        _few("ix_outbox_refused", "delivered_at IS NULL AND refusals > 0"),
+        NEVER_AGAIN,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"))
@@ -293,6 +311,43 @@ class OutboxRow(Base):
     run_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
+
+
+class StudyTallyRow(Base):
+    """What a study's finished trials and ended attempts come to: the sum over its rows, which triggers keep."""
+
+    __tablename__ = "study_tally"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"), primary_key=True)
+    slice: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # PostgreSQL: who counted, by connection
+    complete: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    attempts: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    measured: Mapped[int] = mapped_column(BigInteger, server_default="0")  # attempts whose energy was measured
+    unmeasured: Mapped[int] = mapped_column(BigInteger, server_default="0")  # those that used a device unmeasured
+    steps: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    epochs: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    examples: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    flops: Mapped[int] = mapped_column(BigInteger().with_variant(Numeric(38, 0), "postgresql"), server_default="0")
+    train_s: Mapped[float] = mapped_column(server_default="0")
+    evaluate_s: Mapped[float] = mapped_column(server_default="0")
+    suggest_s: Mapped[float] = mapped_column(server_default="0")
+    storage_s: Mapped[float] = mapped_column(server_default="0")
+    checkpoint_s: Mapped[float] = mapped_column(server_default="0")
+    joules: Mapped[float] = mapped_column(server_default="0")
+    best_validation_loss: Mapped[float | None]  # of complete trials
+
+
+class OutboxTallyRow(Base):
+    """What a sweep's letters come to but those of runs that have only begun: kept as `study_tally` is."""
+
+    __tablename__ = "outbox_tally"
+
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweep.id", ondelete="CASCADE"), primary_key=True)
+    slice: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    letters: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    undelivered: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class LeaseRow(Base):

@@ -4,9 +4,10 @@ A suggestion depends on the history alone: its sampler is seeded from (study see
 study is rebuilt from the ledger's rows. So an interrupted study goes on bit for bit as if it never had been,
 as long as it sees what it would have seen (tests/search/test_replay.py).
 
-Rebuilding replays the rows in order: the trials that a trial had seen finished are told, then it is placed
-with its recorded parameters. CMA-ES needs that order, for it keeps its state beside the trials that it was
-asked for. Nothing that came from a store is unpickled, and no sampler has to agree with what it once drew.
+Rebuilding enters each row as Optuna would hold it. CMA-ES keeps its state beside the trials that it was asked
+for, so its rows are replayed in order: the trials that a trial had seen finished are told, then it is placed
+with its recorded parameters. A sampler that looks at no results needs no rows at all (`resume`). Nothing that
+came from a store is unpickled, and no sampler has to agree with what it once drew.
 
 A trial that waits for a slot was asked for and not told, which Optuna calls RUNNING.
 """
@@ -17,21 +18,25 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from sweeper.errors import SearchError, SettingError
 from sweeper.records import ParameterValue, TrialState
-from sweeper.search.samplers import Samplers, SamplerSpec, distributions
+from sweeper.search.samplers import Samplers, SamplerSpec, distributions, is_history_free
 from sweeper.space import Parameter
 
 _STUDY = "proposer"
+_RENEWED = 1000  # trials, after which one that no result matters to has its study in memory replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,9 @@ class Proposer:
         self._distributions = distributions(spec, parameters)
         self._samplers = Samplers(spec, parameters, seed)
         self._remembers = spec.kind == "cmaes"  # its generations are kept beside the trials that it drew
-        self._storage = InMemoryStorage()
-        self._study = new_study(self._storage, self._samplers.random)
+        self.needs_history = not is_history_free(spec)
+        """Whether suggestions depend on results; otherwise `resume` does for `rehydrate`."""
+        self._begin()
         self._running: dict[int, None] = {}  # an ordered set: trials are asked for in ascending order
         self._asked = 0
         self._drawn = 0
@@ -127,10 +133,23 @@ class Proposer:
                     f"trial {trial.number} follows on {self._asked} trials, but numbers are consecutive "
                     f"from 0. Give the study's trials in order, each once."
                 )
+            if not self._remembers:
+                self._enter(trial)
+                continue
             self._tell_finished(by_number, except_for=trial.running)
             by_number[trial.number] = trial
             self._place(trial.number, trial.params, trial.enqueued)
         self._tell_finished(by_number, except_for=())
+
+    def resume(self, asked: int, drawn: int, running: Sequence[int]) -> None:
+        """Go on with a study that no result matters to (not `needs_history`), as if `rehydrate` had been given it.
+
+        Args:
+            asked: how many trials it has.
+            drawn: how many of them the sampler drew.
+            running: those that are not told, by number, in order.
+        """
+        self._asked, self._drawn, self._running = asked, drawn, dict.fromkeys(running)
 
     def ask(self, fixed: Mapping[str, ParameterValue] | None = None) -> Proposal:
         """The next trial.
@@ -147,6 +166,8 @@ class Proposer:
         start = time.perf_counter()
         running = tuple(self._running)
         number, told = self._asked, self._asked - len(running)
+        if not self.needs_history and number % _RENEWED == 0:
+            self._begin()
         trial = self._draw(number) if fixed is None else self._place(number, fixed, enqueued=True)
         params = {p.name: _plain(p, trial.params[p.name]) for p in self._parameters}
         return Proposal(number, params, time.perf_counter() - start, told, running, fixed is not None)
@@ -168,16 +189,38 @@ class Proposer:
         _check_end(number, state, value)
         if number not in self._running:
             return
-        if state is TrialState.PRUNED and value is not None:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-            self._storage.set_trial_intermediate_value(trial_id, step, value)
-        told = value if state is TrialState.COMPLETE else None
-        self._study.tell(number, told, state=optuna.trial.TrialState[state.name])
+        if self.needs_history:
+            self._tell(number, state, value, step)
         del self._running[number]
 
     @property
     def _study_id(self) -> int:
         return self._storage.get_study_id_from_name(_STUDY)
+
+    def _begin(self) -> None:
+        """An empty study in memory."""
+        self._storage = InMemoryStorage()
+        self._study = new_study(self._storage, self._samplers.random)
+
+    def _enter(self, trial: PastTrial) -> None:
+        """A trial as the ledger has it, all at once."""
+        self._check_params(trial.number, trial.params)
+        if trial.state.is_finished:
+            _check_end(trial.number, trial.state, trial.value)
+        if self.needs_history:
+            params = {p.name: _plain(p, trial.params[p.name]) for p in self._parameters}
+            self._storage.create_new_trial(self._study_id, _told(trial, params, self._distributions))
+        if not trial.state.is_finished:
+            self._running[trial.number] = None
+        self._asked += 1
+        self._drawn += not trial.enqueued
+
+    def _tell(self, number: int, state: TrialState, value: float | None, step: int) -> None:
+        if state is TrialState.PRUNED and value is not None:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+            self._storage.set_trial_intermediate_value(trial_id, step, value)
+        told = value if state is TrialState.COMPLETE else None
+        self._study.tell(number, told, state=optuna.trial.TrialState[state.name])
 
     def _draw(self, number: int) -> Trial:
         if self.is_exhausted:
@@ -223,6 +266,35 @@ class Proposer:
                 parameter.check(params[parameter.name])
         except SettingError as error:
             raise SearchError(f"trial {number}: {error}") from error
+
+
+class _Entered(FrozenTrial):
+    """A trial whose params and distributions nobody changes: a storage that copies it need not copy those."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenTrial:
+        return copy(self)
+
+
+def _told(
+    trial: PastTrial, params: dict[str, ParameterValue], distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
+    """A trial as Optuna has it that was asked for, and told if it is finished."""
+    has_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.value is not None
+    is_pruned = trial.state is TrialState.PRUNED
+    name, now = trial.state.name if trial.state.is_finished else "RUNNING", datetime.now()
+    return _Entered(
+        number=trial.number,
+        trial_id=trial.number,
+        state=optuna.trial.TrialState[name],
+        value=trial.value if has_value else None,
+        datetime_start=now,
+        datetime_complete=now if trial.state.is_finished else None,
+        params=dict(params),
+        distributions=distributions,
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={trial.step: trial.value} if is_pruned and trial.value is not None else {},
+    )
 
 
 def _plain(parameter: Parameter, value: ParameterValue) -> ParameterValue:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from sweeper.errors import LedgerError
 
 VERSION_TABLE = "sweeper_alembic_version"
-HEAD = "0004"
+HEAD = "0006"
 
 
 def is_current(connection: Connection) -> bool:
@@ -21,12 +21,18 @@ def is_current(connection: Connection) -> bool:
     Raises:
         LedgerError: the store was made by a newer program.
     """
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return False
-    found = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-    if found is not None and str(found) > HEAD:
+    found = revision(connection)
+    if found is not None and found > HEAD:
         raise LedgerError(f"the store is at revision {found}, newer than this sweeper's {HEAD}. Update sweeper.")
-    return bool(found == HEAD)
+    return found == HEAD
+
+
+def revision(connection: Connection) -> str | None:
+    """The revision that a store is at; None where it has no tables of ours."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    return None if found is None else str(found)
 
 
 def upgrade(connection: Connection) -> None:
