@@ -7,39 +7,34 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sweeper.export import StudyName, TrialReport, cost_metrics, study_run, sweep_run, to_json, trial_run
-from sweeper.ledger.rows import Letter, PastTrial, SpaceProgress, Study, Sweep
-from sweeper.records import Cost, RunRecord, Task, TrialState
+from sweeper.ledger import sweeps
+from sweeper.ledger.rows import Finished, Letter, SpaceProgress, Study, Sweep
+from sweeper.records import Cost, RunRecord, Task
 
 
-def opening_letters(sweep: Sweep, studies: Sequence[Study]) -> list[Letter]:
+def opening_letters(sweep: Sweep, studies: Sequence[Study], *, reopens: bool = False) -> list[Letter]:
     """The runs of a sweep and of its studies that are launched or extended: under way, with what is fixed about them.
 
-    Nothing where no study is: then the sweep has nothing more to do than it had.
+    Nothing where no study is, nor the sweep is opened again: then it has nothing more to do than it had.
     """
     start_ms = to_ms(sweep.created_at)
     runs = [study_run(study_name(sweep, study), start_ms=start_ms, params=study_params(study)) for study in studies]
-    if not runs:
+    if not runs and not reopens:
         return []
     whole = sweep_run(sweep.name, sweep.uid, start_ms=start_ms, params=sweep_params(sweep))
     return [_letter(whole), *map(_letter, runs)]
 
 
-def closing_letters(sweep: Sweep, studies: Mapping[int, Study], history: Sequence[PastTrial]) -> list[Letter]:
+def closing_letters(sweep: Sweep, studies: Mapping[int, Study], ended: Mapping[int, Finished]) -> list[Letter]:
     """The runs of those studies that are complete.
 
     Args:
         sweep: whose studies.
-        studies: by id, at least those that the trials belong to.
-        history: every trial of some studies.
+        studies: by id, at least those that are asked about.
+        ended: by study, how its finished trials ended.
     """
-    by_study: dict[int, list[PastTrial]] = {}
-    for past in history:
-        by_study.setdefault(past.study_id, []).append(past)
-    return [
-        _closing_letter(sweep, studies[id_], trials)
-        for id_, trials in by_study.items()
-        if sum(trial.state.is_finished for trial in trials) >= studies[id_].trials
-    ]
+    complete = {id_: finished for id_, finished in ended.items() if finished.trials >= studies[id_].trials}
+    return [_closing_letter(sweep, studies[id_], finished) for id_, finished in complete.items()]
 
 
 def last_letters(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost) -> list[Letter]:
@@ -50,8 +45,10 @@ def last_letters(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost) ->
         progress: of all its spaces.
         cost: of all attempts of all its trials.
     """
-    if not all(space.is_complete for space in progress):
-        return []
+    return [_ended(sweep, progress, cost)] if all(space.is_complete for space in progress) else []
+
+
+def _ended(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost, ended: str = "done") -> Letter:
     counts = {
         "trials": sum(space.finished for space in progress),
         "trials_failed": sum(space.failed for space in progress),
@@ -64,8 +61,14 @@ def last_letters(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost) ->
         end_ms=to_ms(datetime.now(UTC)),
         params=sweep_params(sweep),
         metrics={name: float(count) for name, count in counts.items()} | cost_metrics(cost),
+        ended=ended,
     )
-    return [_letter(run)]
+    return _letter(run)
+
+
+def spent_letter(sweep: Sweep, progress: Sequence[SpaceProgress], cost: Cost) -> Letter:
+    """The run of a sweep whose budget is spent before all of it is complete; see `last_letters`."""
+    return _ended(sweep, progress, cost, ended=sweeps.SPENT)
 
 
 def trial_letter(sweep: Sweep, study: Study, report: TrialReport, task: Task) -> Letter:
@@ -105,12 +108,10 @@ def to_ms(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _closing_letter(sweep: Sweep, study: Study, trials: Sequence[PastTrial]) -> Letter:
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    losses = [trial.validation_loss for trial in complete if trial.validation_loss is not None]
-    best = {"best.validation_loss": min(losses)} if losses else {}
-    pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
-    counts = {"trials": len(trials), "trials_failed": len(trials) - len(complete) - pruned, "trials_pruned": pruned}
+def _closing_letter(sweep: Sweep, study: Study, ended: Finished) -> Letter:
+    loss = ended.best_validation_loss
+    best = {} if loss is None else {"best.validation_loss": loss}
+    counts = {"trials": ended.trials, "trials_failed": ended.failed, "trials_pruned": ended.pruned}
     return _letter(
         study_run(
             study_name(sweep, study),

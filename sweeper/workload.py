@@ -24,7 +24,12 @@ from sweeper.search import Proposer, Pruner, SamplerSpec, explicit_arguments, is
 from sweeper.seeds import seed_of, study_seed
 from sweeper.space import Space
 
-EXTENDABLE = (("search", "trials"), ("search", "replicates"))
+EXTENDABLE = (
+    ("search", "trials"),
+    ("search", "replicates"),
+    ("search", "budget", "device_seconds"),
+    ("search", "budget", "joules"),
+)
 _CHANGED_MARKS = {
     "code": "model: its code is not what the sweep was launched with",
     "weights": "model.weights: the file's content is not what the sweep was launched with",
@@ -150,7 +155,7 @@ class Workload:
         return SweepPlan(
             name=self.sweep.name,
             mode=self.sweep.mode,
-            file_path=self.file.name,
+            file_path=self.file.path,
             file_text=self.file.text,
             config=self.sweep.model_dump(mode="json", by_alias=True) | {NETWORK: self.blueprint.recorded()},
             data_sha256=self.blueprint.marks.get("rows", self.table.sha256),
@@ -179,9 +184,10 @@ def workload_of(file: SweepFile, access: Access | None = None, launched: Launche
         SweepFileError: the data, the network, a space or a start don't fit what the file says; names file and line.
     """
     known = launched_blueprint(launched) if launched and NETWORK in launched.config else None
+    access = access or Access()
     with _at_data(file):
-        table = table_of(file)
-    made = construct(file, table, access or Access(), known)
+        table = table_of(file, access.roots)
+    made = construct(file, table, access, known)
     layers = len(made.blueprint.layers)
     file = file.for_layers(layers)
     sweep, plan = file.sweep, split_plan(file.sweep)
@@ -246,12 +252,17 @@ def _differences(old: Any, new: Any, at: tuple[str, ...]) -> Iterator[str]:
             elif key in old or at != ("spaces",):
                 verb = "was taken out" if key in old else "is new"
                 yield f"{'.'.join((*at, key))} {verb}"
-    elif at in EXTENDABLE and new >= old:
+    elif at in EXTENDABLE and _extends(old, new):
         return
     elif at in EXTENDABLE:
         yield f"{where}: {old} -> {new}, but a sweep can only be extended"
     elif old != new:
         yield f"{where}: {old} -> {new}"
+
+
+def _extends(old: float | None, new: float | None) -> bool:
+    """Whether there is at least as much to do as before; None caps nothing."""
+    return new is None or (old is not None and new >= old)
 
 
 @contextmanager

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import select
 
+from stores import sqlite_store
 from sweeper.calibration import Wish, set_up
 from sweeper.config import parse_sweep
+from sweeper.engine.meter import Stopwatch
 from sweeper.ledger import deliveries, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.schema import AttemptRow, FitRow, StudyRow, TrialRow
-from sweeper.ledger.store import Ledger, sqlite_url
+from sweeper.ledger.store import Ledger
 from sweeper.letters import opening_letters
 from sweeper.scheduler import NEVER, Saving, Scheduler
 from sweeper.timesheet import Timesheet
@@ -69,6 +72,12 @@ def small_workload(folder: Path, *changes: Change) -> Workload:
     return workload_of(parse_sweep(path.read_text(encoding="utf-8"), str(path), folder))
 
 
+def device_that_takes(patch: pytest.MonkeyPatch, *, train: float, evaluate: float, test: float) -> None:
+    """In place of the clock: seconds of a tick's training and evaluation, and of the last look at a fit that ended."""
+    take, known_s = Stopwatch.take, {"train": train, "evaluate": evaluate, "test": test}
+    patch.setattr(Stopwatch, "take", lambda self, name: known_s[name] if name in known_s else take(self, name))
+
+
 @dataclass(frozen=True)
 class Ran:
     """A sweep that was worked on in this process."""
@@ -89,13 +98,14 @@ def run_here(
     stop_after: int | None = None,
     at_turn: Mapping[int, Callable[[Ledger], object]] | None = None,
     saving: Saving = NEVER,
+    ledger: Ledger | None = None,
 ) -> Ran:
     """Launch a workload, or go on with it, and work on it until it is done, or until so many turns have passed.
 
     What is to happen before a certain turn, counted from 1, is handed in by its number.
     """
     times, stop, seen = Timesheet(), StopRequest(), list[Scheduler]()
-    ledger = Ledger(sqlite_url(home))
+    ledger = ledger or Ledger(sqlite_store(home))
     setup = set_up(workload, Wish("cpu", slots=slots, threads=1, processes=1, compiling=False))
     with ledger.write() as connection:
         sweep = sweeps.launch(connection, workload.plan(vars(setup.numerics)), fresh=False, differences=differences)

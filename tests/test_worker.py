@@ -25,6 +25,7 @@ from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow
 from sweeper.ledger.store import Ledger, sqlite_url
 from sweeper.records import TrialState
 from sweeper.scheduler import Scheduler
+from sweeper.scheduler.judge import Judge
 from sweeper.timesheet import KINDS, Timesheet
 from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload
@@ -79,6 +80,20 @@ def test_the_second_interrupt_is_obeyed_at_once():
         assert stop
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_with_nothing_in_hand_the_first_signal_ends_the_process(number: signal.Signals, code: int):
+    with StopRequest().listening() as stop, pytest.raises(SystemExit) as ended, stop.obeyed_at_once():
+        os.kill(os.getpid(), number)
+    assert (ended.value.code, stop.exit_code, bool(stop)) == (code, code, True)
+
+
+def test_what_was_asked_before_is_obeyed_before_anything_is_begun():
+    stop = StopRequest()
+    stop.set()
+    with pytest.raises(SystemExit), stop.obeyed_at_once():
+        pytest.fail("it began")
+
+
 def test_an_interrupted_worker_leaves_its_trials_waiting(tmp_path: Path):
     ran = run_here(small_workload(tmp_path), tmp_path, stop_after=6)
     assert ran.ending is Ending.INTERRUPTED
@@ -98,6 +113,18 @@ def test_a_stopped_sweep_lets_its_worker_go_and_is_open_again_when_run(tmp_path:
     assert_left_in_order(ledger)
     assert run_here(workload, tmp_path).ending is Ending.DONE
     assert column(ledger, TrialRow.state) == [TrialState.COMPLETE] * TRIALS
+
+
+def test_a_worker_that_is_wanted_elsewhere_lets_go_after_a_turn_and_nothing_is_lost(tmp_path: Path):
+    workload = small_workload(tmp_path)
+    ledger, work_here = launched(workload, tmp_path)
+    asked = itertools.count(1)
+    assert work_here(is_wanted_elsewhere=lambda: next(asked) == 3) is Ending.MOVED
+    assert next(asked) == 4
+    assert_left_in_order(ledger)
+    assert column(ledger, AttemptRow.state) == [workers.RELEASED] * 4
+    assert run_here(workload, tmp_path).ending is Ending.DONE
+    assert outcome(ledger) == outcome(run_here(workload, tmp_path / "undisturbed").ledger)
 
 
 def test_a_sweep_that_was_forgotten_in_mid_run_lets_its_worker_go(tmp_path: Path):
@@ -143,16 +170,16 @@ def assert_left_in_order(ledger: Ledger) -> None:
 
 
 def test_a_worker_that_fails_in_mid_turn_gives_its_trials_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    workload, collect, ticks = small_workload(tmp_path), Engine.collect, itertools.count(1)
+    workload, judge, ticks = small_workload(tmp_path), Judge.hopeless, itertools.count(1)
 
-    def failing(engine: Engine) -> Any:
+    def failing(self: Judge, trained: Any) -> Any:
         if next(ticks) == 7:
-            raise RuntimeError("out of memory")
-        return collect(engine)
+            raise RuntimeError("a mistake of ours")
+        return judge(self, trained)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Engine, "collect", failing)
-        with pytest.raises(RuntimeError, match="out of memory"):
+        patched.setattr(Judge, "hopeless", failing)
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
             run_here(workload, tmp_path)
     ledger = Ledger(sqlite_url(tmp_path))
     assert column(ledger, AttemptRow.state).count(workers.LOST) == 4
@@ -312,6 +339,6 @@ def test_a_timesheet_enters_the_time_of_what_fails():
 
 def test_a_worker_claims_no_more_than_it_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     room, claim = [], trials.claim
-    monkeypatch.setattr(trials, "claim", lambda *args: room.append(args[3]) or claim(*args))
+    monkeypatch.setattr(trials, "claim", lambda *args, **kind: room.append(args[3]) or claim(*args, **kind))
     run_here(small_workload(tmp_path, FOLDS), tmp_path, slots=7)
     assert max(room) == 2

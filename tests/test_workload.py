@@ -221,6 +221,7 @@ def test_spaces_are_judged_by_the_layers_that_the_built_network_has(tmp_path: Pa
         pytest.param([("trials: 5", "trials: 6")], id="more trials"),
         pytest.param([("replicates: 2", "replicates: 3")], id="more replicates"),
         pytest.param([("  both:", "  none: {}\n  both:")], id="another space"),
+        pytest.param([("trials: 5", "trials: 5, budget: {}")], id="a budget that caps nothing"),
         pytest.param([("name: small", "# a comment\nname:   small")], id="only its looks"),
     ],
 )
@@ -253,6 +254,33 @@ def test_a_sweep_may_be_extended(tmp_path: Path, changes: list[Change]):
 )
 def test_any_other_change_is_named(tmp_path: Path, change: Change, says: str):
     assert says in changes_between(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        pytest.param("device_seconds: 9", "device_seconds: 9.5", [], id="more"),
+        pytest.param("device_seconds: 9", "", [], id="none any more"),
+        pytest.param(
+            "device_seconds: 9, joules: 4",
+            "device_seconds: 8, joules: 5",
+            ["search.budget.device_seconds: 9.0 -> 8.0, but a sweep can only be extended"],
+            id="less",
+        ),
+        pytest.param(
+            "device_seconds: 9",
+            "device_seconds: 9, joules: 5",
+            ["search.budget.joules: None -> 5.0, but a sweep can only be extended"],
+            id="another",
+        ),
+    ],
+)
+def test_a_budget_may_only_grow(tmp_path: Path, before: str, after: str, says: list[str]):
+    old, new = (
+        small_workload(tmp_path, ("trials: 5", f"trials: 5, budget: {{{limits}}}")).plan({}).config
+        for limits in (before, after)
+    )
+    assert differences(old, new) == says
 
 
 def test_a_sweep_that_was_launched_before_a_key_existed_goes_on(tmp_path: Path):

@@ -17,7 +17,9 @@ from sweeper.engine import (
     cpu_cores,
     device_facts,
     device_free_bytes,
+    energy_note,
     find_device,
+    find_meter,
     footprint,
     keep_freed_memory,
     let_go_of_memory,
@@ -55,6 +57,7 @@ class Wish:
         slots: K of each process. threads: of each process. processes: N.
         compiling: whether to compile.
         spared: cores that are left to other processes of ours.
+        apart: whether each process has a device of its own.
     """
 
     device: str = "auto"
@@ -63,6 +66,7 @@ class Wish:
     processes: int | None = None
     compiling: bool | None = None
     spared: int = 0
+    apart: bool = False
 
 
 def set_up(workload: Workload, wish: Wish, pinned: Mapping[str, Any] | None = None) -> Setup:
@@ -79,9 +83,22 @@ def set_up(workload: Workload, wish: Wish, pinned: Mapping[str, Any] | None = No
     """
     began = time.perf_counter()
     keep_freed_memory()
-    setup = _Calibration(workload, find_device(wish.device), wish, pinned).setup()
+    device = find_device(wish.device)
+    _refuse_unmeasured(workload, device)
+    setup = _Calibration(workload, device, wish, pinned).setup()
     setup.took_s = time.perf_counter() - began
     return setup
+
+
+def _refuse_unmeasured(workload: Workload, device: str) -> None:
+    """A budget of joules can be kept only where they are measured."""
+    joules = workload.sweep.search.budget.joules
+    if joules is not None and find_meter(device) is None:
+        raise EngineError(
+            f"{workload.file.where('search', 'budget', 'joules')}: search.budget.joules = {joules:g} can't be kept on "
+            f"this machine. The energy of its {device} is {energy_note(device)}. Work where it is measured, or give a "
+            "budget of device_seconds instead."
+        )
 
 
 def most_parallel(workload: Workload) -> int:
@@ -178,6 +195,7 @@ class _Calibration:
             eager_step_s,
             solo_step_s,
             notes=self.notes,
+            sharers=1 if self.wish.apart else processes,
         )
 
     # eager or compiled ----------------------------------------------------------------------------------------------
@@ -226,7 +244,8 @@ class _Calibration:
 
     def _built(self, processes: int, compiled: bool) -> tuple[Engine, float, bool]:
         """An engine, its tick's seconds, and whether it is compiled; eager where nobody insists and it can't be."""
-        maker, slots = Maker(self.workload, self.device, processes), self._slots(processes)
+        sharers = 1 if self.wish.apart else processes
+        maker, slots = Maker(self.workload, self.device, sharers), self._slots(processes)
         try:
             return *maker.fitting(slots, compiled), compiled
         except OutOfMemoryError:

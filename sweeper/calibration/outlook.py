@@ -205,7 +205,7 @@ def pilot(setup: Setup, within_s: float = PILOT_S) -> Pace | None:
     least, most = mean_span([*ended, *cut_off])[0], mean_span([*ended, *[bounds[1]] * len(cut_off)])[1]
     least = bounds[0] if setup.workload.prunes or fits < 2 else max(1.0, least)
     basis = f"a pilot of {fits} fit{'s' * (fits > 1)}" + (f", {len(cut_off)} of them cut off" if cut_off else "")
-    watts = _watts_of([tick for _, tick in full], setup.processes)
+    watts = _watts_of([tick for _, tick in full], setup.sharers)
     return Pace(basis, (least, min(most, bounds[1])), _spread([_epoch_s(*one) for one in full]), watts)
 
 

@@ -48,6 +48,7 @@ class Setup:
             eager code; None where the memory has no room for measuring it.
         took_s: what choosing and building took.
         notes: what a user should know about how it was chosen.
+        sharers: how many of the processes work on this device.
     """
 
     workload: Workload
@@ -62,6 +63,7 @@ class Setup:
     solo_step_s: float | None = None
     took_s: float = 0.0
     notes: list[str] = field(default_factory=list)
+    sharers: int = 1
 
     @property
     def step_s(self) -> float:
@@ -122,11 +124,23 @@ class Setup:
         Raises:
             OutOfMemoryError: there was no more than one trial in it.
         """
-        maker = Maker(self.workload, str(self.engine.device), self.processes)
+        maker = Maker(self.workload, str(self.engine.device), self.sharers)
         slots = maker.halved(self.engine.slots, reason)
         del self.engine  # the smaller one needs its memory
         self.engine, self.tick_s = maker.fitting(slots, self.numerics.compiled)
         self.notes.append(f"{reason} Going on with {self.engine.slots} fits at once.")
+
+    def renew(self, reason: str) -> None:
+        """Put a fresh engine in the place of one in which training failed.
+
+        Args:
+            reason: what it said.
+        """
+        maker, slots = Maker(self.workload, str(self.engine.device), self.sharers), self.engine.slots
+        del self.engine
+        let_go_of_memory(maker.device)
+        self.engine, self.tick_s = maker.fitting(slots, self.numerics.compiled)
+        self.notes.append(f"{reason} Its trials are tried again, in a fresh engine.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,7 @@ class Maker:
 
     workload: Workload
     device: str
-    processes: int = 1
+    sharers: int = 1
 
     def engine(self, slots: int, compiled: bool, width: int | None = None, *, alone: bool = False) -> Engine:
         """An engine with so many slots, see `Engine`."""
@@ -151,7 +165,7 @@ class Maker:
             width=width,
             per_channel=workload.per_channel,
             undropped=workload.undropped,
-            sharers=self.processes,
+            sharers=self.sharers,
             alone=alone,
         )
 

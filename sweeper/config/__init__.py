@@ -1,7 +1,8 @@
 """Sweep files: read, checked and turned into frozen values."""
 
 from sweeper.config.base import Problem, Section
-from sweeper.config.model import Data, Search, Sweep, Train, json_schema, with_defaults
+from sweeper.config.edit import with_trials
+from sweeper.config.model import Budget, Data, Search, Sweep, Train, json_schema, with_defaults
 from sweeper.config.models import Backbone, Head, Mlp, Model, Python
 from sweeper.config.pruners import Asha, Hyperband, MedianRule, NoPruner, Pruner
 from sweeper.config.reader import SweepFile, parse_sweep, read_sweep
@@ -12,6 +13,7 @@ __all__ = [
     "PS",
     "Asha",
     "Backbone",
+    "Budget",
     "CmaEs",
     "Data",
     "Dimensions",
@@ -43,4 +45,5 @@ __all__ = [
     "parse_sweep",
     "read_sweep",
     "with_defaults",
+    "with_trials",
 ]

@@ -155,6 +155,17 @@ class Train(Section):
         return self
 
 
+class Budget(Section):
+    """What all trials of a sweep together may take, whichever of these runs out first; left out, nothing is capped."""
+
+    device_seconds: Positive | None = Field(
+        None, description="seconds of training and evaluation, summed over all devices; slots without a fit don't count"
+    )
+    joules: Positive | None = Field(
+        None, description="the same of the devices' energy; every machine that works must be able to measure it"
+    )
+
+
 class Search(Section):
     """How the spaces are searched, and for how long."""
 
@@ -165,6 +176,9 @@ class Search(Section):
     trials: Count = Field(description="settings that each study tries")
     replicates: Count = Field(
         description="studies per space, each on its own split of the data; prices need 10 or more"
+    )
+    budget: Budget = Field(
+        Budget(), description="what all trials together may take, e.g. {device_seconds: 3600, joules: 1.0e+6}"
     )
     concurrency: Count = Field(
         1, description="trials of one study that may run at once; 1 keeps suggestions and pruning up to date"

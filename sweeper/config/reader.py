@@ -41,6 +41,11 @@ class SweepFile:
     warnings: tuple[str, ...]
     _tree: Tree = field(repr=False, compare=False)
 
+    @property
+    def path(self) -> str:
+        """The file's absolute path, so that it is the same from every folder; one from a ledger stays as it is."""
+        return self.name if Path(self.name).is_absolute() else str(self.folder.resolve() / Path(self.name).name)
+
     def where(self, *place: str | int) -> str:
         """`FILE:LINE` of a key, for errors that only show when data is read: `where("data", "target")`."""
         return f"{self.name}:{self._tree.line(place)}"

@@ -112,3 +112,19 @@ def read_tree(text: str) -> Tree:
         return Tree(value, loader.lines, tuple(loader.repeated))
     finally:
         loader.dispose()
+
+
+def scalar_span(text: str, place: Place) -> tuple[int, int] | None:
+    """Where the value at a place of mappings stands in a text: its first character, and the one after its last.
+
+    None where there is no such place, or what stands there is no plain value.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    for key in place:
+        items = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((item for name, item in items if name.value == key), None)
+    return (node.start_mark.index, node.end_mark.index) if isinstance(node, yaml.ScalarNode) else None

@@ -16,6 +16,7 @@ from sweeper.ledger.rows import Study, StudyPlan, Sweep, SweepPlan
 from sweeper.ledger.schema import StudyRow, SweepRow
 
 OPEN, STOPPED = "open", "stopped"
+SPENT = "budget spent"  # a worker found that no tick can be paid for any more; launching the sweep again opens it
 _SWEEP = tuple(getattr(SweepRow, name) for name in Sweep.__dataclass_fields__)
 _STUDY = tuple(getattr(StudyRow, name) for name in Study.__dataclass_fields__)
 _STATE = select(SweepRow.state).where(SweepRow.id == bindparam("sweep"))
@@ -46,9 +47,7 @@ def launch(
         old = None
     if old is None:
         return _create(connection, plan)
-    changed = list(differences(old.config, plan.config))
-    if plan.data_sha256 != old.data_sha256:
-        changed.append("the data: the rows that the sweep was launched with are not the ones found now")
+    changed = changes(old, plan, differences)
     if changed:
         raise SweepChangedError(
             f"a sweep named {plan.name!r} was launched on {old.created_at:%Y-%m-%d} with another content:\n  "
@@ -57,6 +56,16 @@ def launch(
         )
     _extend(connection, old, plan)
     return find(connection, plan.name)
+
+
+def changes(
+    old: Sweep, plan: SweepPlan, differences: Callable[[Mapping[str, Any], Mapping[str, Any]], Sequence[str]]
+) -> list[str]:
+    """What is otherwise than when a sweep was launched, its data included, beyond what extends it; see `launch`."""
+    changed = list(differences(old.config, plan.config))
+    if plan.data_sha256 != old.data_sha256:
+        changed.append("the data: the rows that the sweep was launched with are not the ones found now")
+    return changed
 
 
 def find(connection: Connection, name: str) -> Sweep:
@@ -80,6 +89,12 @@ def chosen(connection: Connection, name: str | None) -> list[Sweep]:
     return [find(connection, name)] if name else every(connection)
 
 
+def by_id(connection: Connection, sweep_id: int) -> Sweep | None:
+    """The sweep of that id; None where it was forgotten."""
+    row = connection.execute(select(*_SWEEP).where(SweepRow.id == sweep_id)).one_or_none()
+    return None if row is None else Sweep(*row)
+
+
 def every(connection: Connection) -> list[Sweep]:
     """All sweeps, oldest first."""
     return [Sweep(*row) for row in connection.execute(select(*_SWEEP).order_by(SweepRow.id))]
@@ -100,6 +115,20 @@ def set_estimate(connection: Connection, sweep_id: int, estimate: Mapping[str, A
     """Enter what was said of a sweep before it began, for comparison with what came of it."""
     entered = None if estimate is None else dict(estimate)
     connection.execute(update(SweepRow).where(SweepRow.id == sweep_id).values(estimate=entered))
+
+
+def pin(connection: Connection, sweep_id: int, numerics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How a sweep's fits are computed, for good: as the first worker that chose says, whoever asks; returns that.
+
+    A sweep that was only launched has none yet (`{}`): what suits the machines that work on it, they find out.
+    """
+    lock(connection, sweep_id)
+    pinned = connection.scalar(select(SweepRow.numerics).where(SweepRow.id == sweep_id))
+    if pinned is None:  # it was forgotten, and the worker is about to learn that
+        return numerics
+    if not pinned:
+        connection.execute(update(SweepRow).where(SweepRow.id == sweep_id).values(numerics=dict(numerics)))
+    return pinned or numerics
 
 
 def state_of(connection: Connection, sweep_id: int) -> str | None:

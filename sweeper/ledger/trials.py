@@ -2,6 +2,9 @@
 
 `attempt` is the fencing token: a result counts only if its trial still runs under that attempt. A late one is kept as
 SUPERSEDED, with its cost, and changes nothing else.
+
+An attempt that an error ends takes along all trials that trained beside the one to blame. All are tried again; whoever
+was there twice is a suspect, and is trained alone. So is one whose workers died again and again.
 """
 
 from __future__ import annotations
@@ -12,16 +15,34 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from sweeper.ledger import rungs
 from sweeper.ledger.deliveries import post
 from sweeper.ledger.rows import Claimed, Means, NewTrial, PastTrial, SettledFit, Settlement
 from sweeper.ledger.schema import COST_COLUMNS, AttemptRow, FitRow, StudyRow, TrialRow
-from sweeper.ledger.workers import LOST, RELEASED
+from sweeper.ledger.workers import LOSSES, LOST, RELEASED
 from sweeper.records import Cost, Score, Setting, TrialState
 
-SUPERSEDED = "SUPERSEDED"
+SUPERSEDED, ERROR = "SUPERSEDED", "ERROR"
+MOST_FAILURES = 3  # with which a trial has failed for good
+UNFINISHED = TrialState.WAITING, TrialState.RUNNING
+_AT_ONCE = 500  # rows that a statement names one by one
+NO_ERRORS: Mapping[Claimed, str] = {}
+SUSPECT = TrialRow.failures >= MOST_FAILURES - 1, TrialRow.losses >= LOSSES
 
 # The statements of a worker's turn, built once: SQLAlchemy takes longer to build one than the store takes to run it.
 _WAITING = (
@@ -34,9 +55,14 @@ _WAITING = (
         TrialRow.keep_prob,
         TrialRow.lambda_.label("lambda_"),
         TrialRow.suggest_s,
+        TrialRow.failures,
     )
     .join(StudyRow)
-    .where(TrialRow.state == TrialState.WAITING, StudyRow.sweep_id == bindparam("sweep"))
+    .where(
+        TrialRow.state == TrialState.WAITING,
+        StudyRow.sweep_id == bindparam("sweep"),
+        or_(*SUSPECT) == bindparam("suspect"),
+    )
     .order_by(
         case((StudyRow.proposer_id == bindparam("worker"), 0), else_=1), TrialRow.number, StudyRow.turn, StudyRow.id
     )
@@ -76,12 +102,20 @@ def propose(connection: Connection, trials: Sequence[NewTrial]) -> None:
         connection.execute(_INSERT_TRIAL, [_new(trial) for trial in trials])
 
 
-def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> list[Claimed]:
+def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int, *, suspect: bool = False) -> list[Claimed]:
     """Take up to `limit` WAITING trials of a sweep for a worker, lowest numbers first, spaces interleaved.
 
     Those that it proposed itself come first: only of these does it learn without asking how they ended.
+
+    Args:
+        connection: the transaction.
+        sweep_id: whose trials.
+        worker_id: for whom.
+        limit: how many at most.
+        suspect: take trials that are to be trained alone, and no others.
     """
-    found = connection.execute(_WAITING, {"sweep": sweep_id, "worker": worker_id, "limit": limit}).all()
+    wanted = {"sweep": sweep_id, "worker": worker_id, "limit": limit, "suspect": suspect}
+    found = connection.execute(_WAITING, wanted).all()
     now = datetime.now(UTC)
     attempts = _start(connection, found, worker_id, now)
     return [
@@ -95,6 +129,8 @@ def claim(connection: Connection, sweep_id: int, worker_id: int, limit: int) -> 
             Setting(tuple(row.keep_prob), tuple(row.lambda_)),
             row.suggest_s,
             now,
+            row.failures,
+            suspect,
         )
         for row in found
     ]
@@ -120,18 +156,31 @@ def settle(connection: Connection, worker_id: int, sweep_id: int, settled: Seque
     return counted
 
 
-def release(connection: Connection, worker_id: int, given_up: Mapping[Claimed, Cost]) -> None:
-    """Put claimed trials back to WAITING, with what they have cost so far."""
+def release(
+    connection: Connection, worker_id: int, given_up: Mapping[Claimed, Cost], errors: Mapping[Claimed, str] = NO_ERRORS
+) -> None:
+    """Put claimed trials back to WAITING, with what they have cost so far.
+
+    Args:
+        connection: the transaction.
+        worker_id: whose trials.
+        given_up: which, and what this attempt cost.
+        errors: what ended those of them that an error ended.
+    """
     if not given_up:
         return
     now = datetime.now(UTC)
     mine = _still_mine(connection, worker_id, given_up)
     waiting = {"state": TrialState.WAITING, "worker_id": None, "started_at": None}
-    requeued = [{"trial": claimed.trial_id, **waiting} for claimed in given_up if claimed.attempt_id in mine]
+    requeued = [
+        {"trial": claimed.trial_id, "failures": claimed.failures + (claimed in errors), **waiting}
+        for claimed in given_up
+        if claimed.attempt_id in mine
+    ]
     if requeued:
         connection.execute(_SET_TRIAL, requeued)
     closed = [
-        _closed(claimed, RELEASED if claimed.attempt_id in mine else SUPERSEDED, now, cost)
+        _closed(claimed, _ending(claimed, mine, errors), now, cost) | {"error": errors.get(claimed)}
         for claimed, cost in given_up.items()
     ]
     connection.execute(_SET_UNSETTLED_ATTEMPT, closed)
@@ -143,8 +192,30 @@ def charge_storage(connection: Connection, seconds: Mapping[int, float]) -> None
         connection.execute(_CHARGE, [{"charged": key, "more_s": value} for key, value in seconds.items()])
 
 
-def past(connection: Connection, study_ids: Sequence[int], first: int = 0) -> list[PastTrial]:
-    """The trials of some studies from a number on, in order of study and number, as a sampler needs them."""
+def asked(connection: Connection, study_ids: Iterable[int]) -> dict[int, int]:
+    """How many trials each of some studies has, whatever their state."""
+    last = select(func.max(TrialRow.number)).where(TrialRow.study_id == StudyRow.id).correlate(StudyRow)
+    query = select(StudyRow.id, func.coalesce(last.scalar_subquery() + 1, 0)).where(StudyRow.id.in_(study_ids))
+    return {id_: int(count) for id_, count in connection.execute(query.order_by(StudyRow.id))}
+
+
+def past(connection: Connection, study_ids: Iterable[int], *, unfinished: bool = False) -> list[PastTrial]:
+    """The trials of some studies, in order of study and number, as a sampler needs them; or only unfinished ones."""
+    wanted = TrialRow.study_id.in_(study_ids)
+    return _past(connection, and_(wanted, TrialRow.state.in_(UNFINISHED)) if unfinished else wanted)
+
+
+def ended(connection: Connection, numbers: Mapping[int, Iterable[int]]) -> list[PastTrial]:
+    """Those of some trials, by study and number, that are finished."""
+    pairs = [(study, number) for study, of_study in numbers.items() for number in of_study]
+    found: list[PastTrial] = []
+    for some in (pairs[start : start + _AT_ONCE] for start in range(0, len(pairs), _AT_ONCE)):
+        is_one = tuple_(TrialRow.study_id, TrialRow.number).in_(some)
+        found += _past(connection, and_(is_one, TrialRow.state.not_in(UNFINISHED)))
+    return found
+
+
+def _past(connection: Connection, wanted: ColumnElement[bool]) -> list[PastTrial]:
     query = select(
         TrialRow.study_id,
         TrialRow.number,
@@ -153,10 +224,9 @@ def past(connection: Connection, study_ids: Sequence[int], first: int = 0) -> li
         TrialRow.validation_loss,
         TrialRow.running,
         TrialRow.origin,
-        rungs.last_epoch.label("step"),
+        case((TrialRow.state == TrialState.PRUNED, rungs.last_epoch)).label("step"),
     )
-    query = query.where(TrialRow.study_id.in_(study_ids), TrialRow.number >= first)
-    query = query.order_by(TrialRow.study_id, TrialRow.number)
+    query = query.where(wanted).order_by(TrialRow.study_id, TrialRow.number)
     return [
         PastTrial(
             row.study_id,
@@ -219,6 +289,12 @@ def _still_mine(connection: Connection, worker_id: int, claimed: Iterable[Claime
     sought = {"ids": [trial_id for trial_id, _ in attempts], "worker": worker_id}
     running = connection.execute(_RUNNING, sought)
     return {attempts[key] for row in running if (key := (row.id, row.attempt)) in attempts}
+
+
+def _ending(claimed: Claimed, mine: set[int], errors: Mapping[Claimed, str]) -> str:
+    if claimed.attempt_id not in mine:
+        return SUPERSEDED
+    return ERROR if claimed in errors else RELEASED
 
 
 def _finished(one: Settlement) -> dict[str, Any]:

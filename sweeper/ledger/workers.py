@@ -16,7 +16,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -25,6 +25,7 @@ from sqlalchemy import (
     Float,
     Update,
     bindparam,
+    case,
     func,
     insert,
     literal_column,
@@ -34,6 +35,7 @@ from sqlalchemy import (
 )
 
 from sweeper import machine
+from sweeper.ledger import tallies
 from sweeper.ledger.rows import Meter
 from sweeper.ledger.schema import (
     AttemptRow,
@@ -51,6 +53,8 @@ from sweeper.records import TrialState
 LEASE_S = 120.0
 RETURN_S = LEASE_S / 2  # that workers have to beat again after the server was away: their leases ran out meanwhile
 LOST, RELEASED = "LOST", "RELEASED"
+LOSSES = 5  # dead workers, after which a trial is trained alone; three more that die soon, and it has failed for good
+SOON = timedelta(minutes=10)  # an attempt that lived longer moved on, if checkpoints are kept
 SHARED_KINDS = ("train", "evaluate")  # what a worker's time and its attempts' costs both tell
 
 _COMPANY = (
@@ -73,17 +77,11 @@ _COLLEAGUES = (
         WorkerRow.ended_at.is_(None),
     )
 )
-_FINISHED = (
-    select(func.count())
-    .where(TrialRow.study_id == StudyRow.id, TrialRow.ended_at.is_not(None))
-    .correlate(StudyRow)
-    .scalar_subquery()
-)
 _SHARING = 5_107_733_018_620_911_873  # PostgreSQL's advisory lock on who proposes for which study: any number
 _ENDED = select(WorkerRow.ended_at).where(WorkerRow.id == bindparam("worker")).with_for_update(read=True)
 _UNFINISHED = (
     select(StudyRow.id, StudyRow.proposer_id)
-    .where(StudyRow.sweep_id == bindparam("sweep"), StudyRow.trials > _FINISHED)
+    .where(StudyRow.sweep_id == bindparam("sweep"), StudyRow.trials > tallies.finished)
     .order_by(StudyRow.turn, StudyRow.id)
 )
 
@@ -141,11 +139,13 @@ class Share:
         studies: ids of the unfinished ones that it proposes for.
         colleagues: how many others work on the sweep.
         crowd: how many workers live on what one of them proposes, at least 1.
+        is_fair: False where it had to change, while another worker's was being changed: to be tried again soon.
     """
 
     studies: list[int]
     colleagues: int
     crowd: int
+    is_fair: bool = True
 
 
 def share_studies(connection: Connection, sweep_id: int, worker_id: int) -> Share:
@@ -153,11 +153,11 @@ def share_studies(connection: Connection, sweep_id: int, worker_id: int) -> Shar
     unfinished, colleagues, fair = _fair_share(connection, sweep_id, worker_id)
     mine = [study.id for study in unfinished if study.proposer_id == worker_id]
     free = [study.id for study in unfinished if study.proposer_id is None]
-    if len(mine) > fair or (len(mine) < fair and free):
-        _share_alone(connection)
-        mine = _changed_hands(connection, sweep_id, worker_id)
+    is_fair = len(mine) == fair or (len(mine) < fair and not free)
+    if not is_fair and _may_share(connection):
+        mine, is_fair = _changed_hands(connection, sweep_id, worker_id), True
     crowd = -(-(colleagues + 1) // max(1, len(unfinished)))
-    return Share(mine, colleagues, crowd)
+    return Share(mine, colleagues, crowd, is_fair)
 
 
 def _changed_hands(connection: Connection, sweep_id: int, worker_id: int) -> list[int]:
@@ -175,12 +175,19 @@ def _fair_share(connection: Connection, sweep_id: int, worker_id: int) -> tuple[
     """A sweep's unfinished studies, how many others work on it, and how many studies are this worker's due."""
     asked = {"sweep": sweep_id, "worker": worker_id}
     colleagues = connection.scalars(
-        _COLLEAGUES.where(_lease_end(connection) >= clock(connection.dialect.name)), asked
+        _COLLEAGUES.where(lease_end(connection) >= clock(connection.dialect.name)), asked
     ).all()
     unfinished = connection.execute(_UNFINISHED, asked).all()
     each, left_over = divmod(len(unfinished), len(colleagues) + 1)
     fair = each + (sum(other < worker_id for other in colleagues) < left_over)  # the oldest have one more
     return unfinished, len(colleagues), fair
+
+
+def _may_share(connection: Connection) -> bool:
+    """As `_share_alone`, unless another has the right to: a crowd that waited in line would do nothing else."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_SHARING))))
 
 
 def _share_alone(connection: Connection) -> None:
@@ -191,17 +198,23 @@ def _share_alone(connection: Connection) -> None:
 
 def bury_dead(connection: Connection) -> int:
     """Retire workers that died and put their trials back to WAITING, in the caller's transaction; returns how many."""
-    suspects = [worker.id for worker in connection.execute(_living(connection)) if _is_dead(worker)]
+    suspects = [worker.id for worker in connection.execute(_living(connection)) if is_dead(worker)]
     if not suspects:
         return 0
     # Who holds its row is writing, or beating, or is being buried by another.
     unheld = _living(connection).where(WorkerRow.id.in_(suspects)).order_by(WorkerRow.id)
     unheld = unheld.with_for_update(of=WorkerRow, skip_locked=True, key_share=True)
-    dead = [worker.id for worker in connection.execute(unheld) if _is_dead(worker)]
+    dead = [worker.id for worker in connection.execute(unheld) if is_dead(worker)]
     requeued = sum(give_back(connection, worker_id, LOST) for worker_id in dead)
     for worker_id in dead:
         retire(connection, worker_id)
     return requeued
+
+
+def has_died(connection: Connection, worker_id: int) -> bool:
+    """Whether a worker is dead, or was buried already; its process may leave results behind (`scheduler.spool`)."""
+    found = connection.execute(_living(connection).where(WorkerRow.id == worker_id)).one_or_none()
+    return found is None or is_dead(found)
 
 
 def give_back(connection: Connection, worker_id: int, state: str) -> int:
@@ -213,13 +226,24 @@ def give_back(connection: Connection, worker_id: int, state: str) -> int:
     running = TrialRow.worker_id == worker_id, TrialRow.state == TrialState.RUNNING
     trials = connection.scalars(select(TrialRow.id).where(*running).order_by(TrialRow.id).with_for_update()).all()
     unfinished = AttemptRow.worker_id == worker_id, AttemptRow.ended_at.is_(None)
+    waiting: dict[str, Any] = {"state": TrialState.WAITING, "worker_id": None, "started_at": None}
     if state == LOST:
+        waiting |= _suspicion(connection.scalars(select(AttemptRow.started_at).where(*unfinished)).all())
         _share_out(connection, worker_id)
     connection.execute(update(AttemptRow).where(*unfinished).values(state=state, ended_at=datetime.now(UTC)))
-    connection.execute(
-        update(TrialRow).where(*running).values(state=TrialState.WAITING, worker_id=None, started_at=None)
-    )
+    connection.execute(update(TrialRow).where(*running).values(**waiting))
     return len(trials)
+
+
+def _suspicion(started: Sequence[datetime]) -> dict[str, Any]:
+    """What is held against the trials of a worker that died, by when their attempts began.
+
+    A machine that is taken back after an hour is nobody's fault; nor is anybody's what happened to several.
+    """
+    held: dict[str, Any] = {"losses": TrialRow.losses + 1}
+    if len(started) == 1 and datetime.now(UTC) - started[0] < SOON:
+        held["failures"] = TrialRow.failures + case((TrialRow.losses >= LOSSES, 1), else_=0)
+    return held
 
 
 def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Mapping[str, float]) -> None:
@@ -230,6 +254,14 @@ def set_times(connection: Connection, worker_id: int, sweep_id: int, seconds: Ma
         for kind, value in seconds.items()
     ]
     connection.execute(entered, rows)
+
+
+def make_up_times(connection: Connection, worker_id: int, sweep_id: int) -> None:
+    """Raise a dead worker's times to what its attempts cost: it died before it could enter the last of them."""
+    costs = {kind: _settled(connection, worker_id, sweep_id, f"{kind}_s") for kind in SHARED_KINDS}
+    more = {kind: cost for kind, cost in costs.items() if cost > _spent(connection, worker_id, sweep_id, kind)}
+    if more:
+        set_times(connection, worker_id, sweep_id, more)
 
 
 def set_meter(connection: Connection, worker_id: int, sweep_id: int, meter: Meter) -> None:
@@ -243,7 +275,7 @@ def take_lease(connection: Connection, name: str, owner: str, seconds: float) ->
     """Take or renew a named lease; False while another owner's has not run out."""
     now = clock(connection.dialect.name)
     holder = connection.scalar(select(LeaseRow.owner).where(LeaseRow.name == name))
-    gone = holder is not None and _is_gone(holder)
+    gone = holder is not None and is_gone(holder)
     free = or_(LeaseRow.owner == owner, LeaseRow.until < now, LeaseRow.owner == (holder if gone else owner))
     taken = connection.execute(
         update(LeaseRow).where(LeaseRow.name == name, free).values(owner=owner, until=now + seconds)
@@ -255,12 +287,20 @@ def take_lease(connection: Connection, name: str, owner: str, seconds: float) ->
     return connection.scalar(entered) is not None
 
 
+def keep_lease(connection: Connection, name: str, owner: str, seconds: float) -> bool:
+    """Renew a named lease; False where it ran out, so that another may have had it since, or has it."""
+    now = clock(connection.dialect.name)
+    held = update(LeaseRow).where(LeaseRow.name == name, LeaseRow.owner == owner, LeaseRow.until >= now)
+    return bool(connection.execute(held.values(until=now + seconds)).rowcount)
+
+
 def this_process() -> str:
     """A lease's owner: this process, by place, pid and start."""
     return f"{machine.place()}/{os.getpid()}/{machine.since_boot(os.getpid())}"
 
 
-def _is_gone(owner: str) -> bool:
+def is_gone(owner: str) -> bool:
+    """Whether a process, as `this_process` tells it, lived where this one does and lives no more."""
     place, pid, started = owner.rsplit("/", 2)
     return place == machine.place() and not machine.is_alive(int(pid), float(started))
 
@@ -272,7 +312,7 @@ def drop_lease(connection: Connection, name: str, owner: str) -> None:
 
 def _living(connection: Connection) -> Any:
     """Workers that have not ended, and those that went on after they were taken for dead."""
-    expired = (_lease_end(connection) < clock(connection.dialect.name)).label("expired")
+    expired = (lease_end(connection) < clock(connection.dialect.name)).label("expired")
     query = select(WorkerRow.id, WorkerRow.place, WorkerRow.pid, WorkerRow.process_started, expired)
     running = select(TrialRow.worker_id).where(TrialRow.state == TrialState.RUNNING)
     proposing = select(StudyRow.proposer_id).where(StudyRow.proposer_id.is_not(None))
@@ -280,7 +320,7 @@ def _living(connection: Connection) -> Any:
     return query.where(WorkerRow.ended_at.is_(None) | holds)
 
 
-def _lease_end(connection: Connection) -> ColumnElement[float]:
+def lease_end(connection: Connection) -> ColumnElement[float]:
     """When a worker's lease ends; none does while a server that was away is just back."""
     if connection.dialect.name == "sqlite":
         return WorkerRow.lease_until.expression
@@ -288,7 +328,8 @@ def _lease_end(connection: Connection) -> ColumnElement[float]:
     return func.greatest(WorkerRow.lease_until, started + RETURN_S)
 
 
-def _is_dead(worker: Any) -> bool:
+def is_dead(worker: Any) -> bool:
+    """Whether a worker is dead, by a row with its place, pid, process_started, and whether its lease expired."""
     if worker.expired:
         return True
     return worker.place == machine.place() and not machine.is_alive(worker.pid, worker.process_started)
@@ -301,24 +342,33 @@ def _share_out(connection: Connection, worker_id: int) -> None:
     for attempt_id, sweep_id in connection.execute(query.join(StudyRow).where(AttemptRow.worker_id == worker_id, lost)):
         by_sweep[sweep_id].append(attempt_id)
     for sweep_id, attempts in by_sweep.items():
-        shares: dict[str, float | None] = {
-            f"{kind}_s": _unsettled(connection, worker_id, sweep_id, kind) / len(attempts) for kind in SHARED_KINDS
-        }
+        unsettled = _unsettled(connection, worker_id, sweep_id)
+        shares: dict[str, float | None] = {f"{kind}_s": left / len(attempts) for kind, left in unsettled.items()}
         joules = _unsettled_joules(connection, worker_id, sweep_id)
         shares["joules"] = None if joules is None else joules / len(attempts)
         connection.execute(update(AttemptRow).where(AttemptRow.id.in_(attempts)).values(**shares))
 
 
-def _unsettled(connection: Connection, worker_id: int, sweep_id: int, kind: str) -> float:
-    """A worker's seconds for a sweep beyond those that its settled attempts account for."""
-    spent = connection.scalar(
-        select(WorkerTimeRow.seconds).where(
-            WorkerTimeRow.worker_id == worker_id,
-            WorkerTimeRow.sweep_id == sweep_id,
-            WorkerTimeRow.kind == kind,
-        )
+def _unsettled(connection: Connection, worker_id: int, sweep_id: int) -> dict[str, float]:
+    """A worker's seconds for a sweep beyond those that its settled attempts account for, by kind.
+
+    Slots share a tick evenly and fits that end cost more of one kind, so that a kind alone may be overdrawn: the other
+    makes up for it, and together they are what is left.
+    """
+    left = {
+        kind: _spent(connection, worker_id, sweep_id, kind) - _settled(connection, worker_id, sweep_id, f"{kind}_s")
+        for kind in SHARED_KINDS
+    }
+    total = max(0.0, sum(left.values()))
+    return {kind: min(total, max(0.0, seconds)) for kind, seconds in left.items()}
+
+
+def _spent(connection: Connection, worker_id: int, sweep_id: int, kind: str) -> float:
+    """A worker's seconds for a sweep, as far as it entered them."""
+    seconds = select(WorkerTimeRow.seconds).where(
+        WorkerTimeRow.worker_id == worker_id, WorkerTimeRow.sweep_id == sweep_id, WorkerTimeRow.kind == kind
     )
-    return max(0.0, (spent or 0.0) - _settled(connection, worker_id, sweep_id, f"{kind}_s"))
+    return connection.scalar(seconds) or 0.0
 
 
 def _unsettled_joules(connection: Connection, worker_id: int, sweep_id: int) -> float | None:

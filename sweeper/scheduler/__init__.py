@@ -2,5 +2,6 @@
 
 from sweeper.scheduler.loop import Scheduler
 from sweeper.scheduler.saving import NEVER, Saving
+from sweeper.scheduler.spool import Spool
 
-__all__ = ["NEVER", "Saving", "Scheduler"]
+__all__ = ["NEVER", "Saving", "Scheduler", "Spool"]

@@ -23,6 +23,7 @@ class Case:
         reached: its rung scores that the ledger does not have yet.
         given_up: what its fits cost that were given up without a result.
         hopeless: why it was pruned; None for one that was not.
+        broken: what ended it, where that was an error once too often.
     """
 
     claimed: Claimed
@@ -33,6 +34,7 @@ class Case:
     reached: list[RungScore] = field(default_factory=list)
     given_up: Cost = field(default_factory=Cost)
     hopeless: str | None = None
+    broken: str | None = None
 
     @property
     def training(self) -> list[str]:
@@ -41,8 +43,8 @@ class Case:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a fit diverged, which decides for all."""
-        return self._diverged is not None
+        """Whether a fit diverged, which decides for all, or an error ended it for good."""
+        return self._diverged is not None or self.broken is not None
 
     @property
     def is_over(self) -> bool:
@@ -64,6 +66,8 @@ class Case:
     @property
     def error(self) -> str | None:
         """What a user reads of a trial that is not complete: which fold failed, or why it was pruned."""
+        if self.broken is not None:
+            return self.broken
         if self._diverged is None:
             return self.hopeless
         number, result = self._diverged

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sweeper.ledger.rows import NewTrial, Study
+from sweeper.ledger.rows import History, NewTrial, Study
 from sweeper.ledger.rows import PastTrial as Past
 from sweeper.scheduler.cases import Case
-from sweeper.search import PastTrial, Proposer
+from sweeper.search import PastTrial, Proposer, is_history_free
 from sweeper.workload import Workload, enqueued
 
 
@@ -41,22 +41,25 @@ class Desks:
         self._order_is_free = workload.order_is_free
         self._desks: dict[int, _Desk] = {}
 
-    def open(self, studies: Sequence[Study], history: Iterable[Past]) -> None:
-        """Rebuild the samplers of these studies, and of no others.
+    @property
+    def need_history(self) -> bool:
+        """Whether samplers are rebuilt from results."""
+        return not is_history_free(self._workload.sampler)
+
+    def take_on(self, studies: Mapping[int, Study], history: History) -> None:
+        """Propose for more studies: rebuild their samplers.
 
         Args:
-            studies: what to propose for.
-            history: every trial of theirs, in order.
+            studies: all of the sweep's, by id. Those that are proposed for already may have grown.
+            history: of those to take on.
         """
-        self._desks = {}
-        self.take_on(studies, history)
-
-    def take_on(self, studies: Sequence[Study], history: Iterable[Past]) -> None:
-        """Propose for these studies too; see `open`."""
+        for id_, desk in self._desks.items():
+            desk.study = studies[id_]
         by_study = defaultdict(list)
-        for past in history:
+        for past in history.trials:
             by_study[past.study_id].append(past)
-        self._desks |= {study.id: self._desk(study, by_study[study.id]) for study in studies}
+        for id_, asked in history.asked.items():
+            self._desks[id_] = self._desk(studies[id_], asked, by_study[id_])
 
     def let_go(self, studies: Iterable[int]) -> None:
         """Propose for these studies, by id, no more."""
@@ -140,11 +143,15 @@ class Desks:
             suggest_s=proposal.seconds,
         )
 
-    def _desk(self, study: Study, history: Sequence[Past]) -> _Desk:
+    def _desk(self, study: Study, asked: int, history: Sequence[Past]) -> _Desk:
         proposer = self._workload.proposer(study.space, study.seed)
-        proposer.rehydrate([_as_told(past) for past in history])
-        under_way = {past.number for past in history if not past.state.is_finished}
-        return _Desk(study, proposer, asked=len(history), under_way=under_way)
+        under_way = [past.number for past in history if not past.state.is_finished]
+        if self.need_history:
+            proposer.rehydrate([_as_told(past) for past in history])
+        else:
+            starts = min(asked, len(self._workload.starts(study.space)))
+            proposer.resume(asked, asked - starts, under_way)
+        return _Desk(study, proposer, asked, set(under_way))
 
 
 def _as_told(past: Past) -> PastTrial:

@@ -40,11 +40,15 @@ class Entrance:
             claimed: which trial.
             replicate: of its study.
         """
-        case = Case(claimed, self._fits(claimed, replicate))
+        case = self.case(claimed, replicate)
         past = self.saver.past(case)
         ready = [self._made_ready(case, fit, past.get(fold)) for fold, fit in enumerate(case.fits)]
         self._waiting.append((case, tuple(one for one in ready if one is not None)))
         return case
+
+    def case(self, claimed: Claimed, replicate: int) -> Case:
+        """A claimed trial and its fits."""
+        return Case(claimed, self._fits(claimed, replicate))
 
     def admit(self) -> list[Case]:
         """Put trials into free slots, all folds of each together; returns those that entered.

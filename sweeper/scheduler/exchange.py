@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sweeper.ledger.rows import Claimed, NewTrial, PastTrial, RungScore, Settlement
+from sweeper.ledger.rows import Claimed, History, NewTrial, RungScore, Settlement
 from sweeper.scheduler.cases import Case
 
 
@@ -21,10 +21,10 @@ class News(NamedTuple):
 class Answer(NamedTuple):
     """What comes of it: whether the results were too late; else what to train next, and this worker's studies.
 
-    `history` has the trials of those studies that are new to it.
+    `history` is of those studies that are new to it, as many as are taken on at once.
     """
 
     is_late: bool
     claimed: Sequence[Claimed] = ()
     mine: Sequence[int] = ()
-    history: Sequence[PastTrial] = ()
+    history: History = History()

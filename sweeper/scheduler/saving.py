@@ -16,6 +16,9 @@ from sweeper.engine import Engine
 from sweeper.errors import CheckpointError
 from sweeper.records import Cost
 from sweeper.scheduler.cases import Case
+from sweeper.scheduler.spool import Spool
+
+NO_SPOOL = Spool()
 
 
 def _nobody(note: str) -> None:
@@ -30,11 +33,13 @@ class Saving:
         place: where checkpoints are kept; None keeps none.
         every_s: seconds from one time to the next, at least; inf saves only where a worker ends.
         on_note: told once why nothing can be saved.
+        spool: where results wait that the store can't take yet.
     """
 
     place: Checkpoints | None
     every_s: float = math.inf
     on_note: Callable[[str], None] = _nobody
+    spool: Spool = NO_SPOOL
 
 
 NEVER = Saving(None)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from sweeper.export import TrialReport
-from sweeper.ledger import reads, sweeps, trials
+from sweeper.ledger import deliveries, reads, sweeps, tallies
 from sweeper.ledger.rows import Letter, Settlement, Study, Sweep
 from sweeper.ledger.store import Connection
-from sweeper.letters import closing_letters, last_letters, to_ms, trial_letter
+from sweeper.letters import closing_letters, last_letters, study_name, to_ms, trial_letter
 from sweeper.records import Task
 from sweeper.scheduler.cases import Case
 
@@ -43,12 +43,23 @@ def closings(
         studies: by id.
         touched: the ids of those that may be complete.
     """
+    near = tallies.perhaps_complete(connection, touched)
+    if not near:  # whoever settles the last trial comes later
+        return []
     sweeps.lock(connection, sweep.id)  # else two workers with one of the last two trials each would both miss one
-    letters = closing_letters(sweep, studies, trials.past(connection, touched))
+    letters = closing_letters(sweep, studies, tallies.by_study(connection, near))
     if letters:
         progress, cost = reads.progress(connection, sweep.id), reads.total_cost(connection, sweep.id)
         letters += last_letters(sweep, progress, cost)
     return letters
+
+
+def overlooked(connection: Connection, sweep: Sweep, studies: Mapping[int, Study]) -> list[int]:
+    """Complete studies that nobody closed: who settled the last trial came before another's was committed."""
+    uids = {id_: study_name(sweep, study).uid for id_, study in studies.items()}
+    complete = tallies.perhaps_complete(connection, studies)
+    closed = deliveries.ended(connection, [uids[id_] for id_ in complete])
+    return [id_ for id_ in complete if uids[id_] not in closed]
 
 
 def _report(case: Case, identity: Mapping[str, str], ended_at: datetime) -> TrialReport:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from config.sweeps import changed, refused, space, sweep_with
-from sweeper.config import CmaEs, Dimensions, Gp, Grid, Grouped, Mlp, Qmc, Random, Sweep, Tpe, parse_sweep
+from sweeper.config import Budget, CmaEs, Dimensions, Gp, Grid, Grouped, Mlp, Qmc, Random, Sweep, Tpe, parse_sweep
 from sweeper.errors import SweepFileError
 from sweeper.networks import ACTIVATIONS
 from sweeper.records import Setting, Training
@@ -105,6 +105,37 @@ def test_grids_that_do_not_match_the_budget_are_warned_of():
         "x.yaml:18: spaces.shared: its grid has 2 points, fewer than the 32 trials of search.trials. Add points.",
         "x.yaml:19: spaces.both: its grid has 128 points, of which 32 trials see a random few. Take fewer points.",
     )
+
+
+# Budgets
+
+
+def budget(text: str) -> tuple[str, str]:
+    return ("trials: 32", f"trials: 32\n  budget: {text}")
+
+
+def test_a_budget_caps_what_it_names_and_nothing_else():
+    assert sweep_with().search.budget == Budget() == Budget(device_seconds=None, joules=None)
+    assert sweep_with(budget("{device_seconds: 3600}")).search.budget == Budget(device_seconds=3600.0)
+    assert sweep_with(budget("{joules: 1.0e+6, device_seconds: 0.5}")).search.budget == Budget(
+        device_seconds=0.5, joules=1e6
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{device_seconds: 0}", "x.yaml:12: search.budget.device_seconds = 0 should be greater than 0 (seconds of"),
+        ("{joules: -1.5}", "x.yaml:12: search.budget.joules = -1.5 should be greater than 0 (the same of"),
+        ("{joules: true}", "x.yaml:12: search.budget.joules = true should be a number (the same of"),
+        ("{device_seconds: .inf}", "x.yaml:12: search.budget.device_seconds = '.inf' should be a number (seconds"),
+        ("{device_second: 3}", "unknown key 'device_second' in search.budget. Did you mean 'device_seconds'? Known"),
+        ("3600", "x.yaml:12: search.budget = 3600 should be a mapping of keys to values"),
+        ("null", "x.yaml:12: search.budget = null should be a mapping of keys to values"),
+    ],
+)
+def test_a_budget_is_a_positive_number_of_what_is_measured(text, message):
+    assert message in refused(budget(text))
 
 
 # Spaces

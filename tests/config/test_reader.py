@@ -42,7 +42,7 @@ def test_a_sweep_file_is_read():
             "studies/x.yaml:9: missing key 'replicates' in search (studies per space, each on its own split of the "
             "data; prices need 10 or more).\n"
             "studies/x.yaml:12: unknown key 'replicats' in search. Did you mean 'replicates'? "
-            "Known keys: sampler, trials, replicates, concurrency, pruner.",
+            "Known keys: sampler, trials, replicates, budget, concurrency, pruner.",
             id="unknown key",
         ),
         pytest.param(

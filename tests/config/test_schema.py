@@ -42,6 +42,7 @@ def test_lambda_goes_by_its_name_in_the_file():
         changed(("keep_prob: shared", "keep_prob: {grouped: [[1, 2], [3]]}, input_keep_prob: 0.9")),
         changed(("keep_prob: shared", "keep_prob: per_layer, start: [{ps: [0, 0.3, 0.5, 0]}, {p: 0.5, lambda: 1}]")),
         changed((", train: 300, validation: 0.5", ", folds: 5, train: null, test: 0.3")),
+        changed(("trials: 32", "trials: 32\n  budget: {device_seconds: 60, joules: 1.5e+3}")),
     ],
 )
 def test_what_the_reader_takes_the_schema_takes(validator, text):
@@ -53,6 +54,7 @@ def test_what_the_reader_takes_the_schema_takes(validator, text):
     [
         ("trials: 32", "trails: 32"),
         ("trials: 32", "trials: 0"),
+        ("trials: 32", "trials: 32\n  budget: {joules: 0}"),
         ("random", "simulated_annealing"),
         ("random", "{kind: tpe, points: 3}"),
         ("keep_prob: shared", "keep_prob: sharde"),

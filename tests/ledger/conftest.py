@@ -10,16 +10,18 @@ import pytest
 
 from ledger.makers import launched, registered
 from postgres import Postgres
+from stores import sqlite_store
 from sweeper.ledger import workers
 from sweeper.ledger.rows import Sweep
-from sweeper.ledger.store import Ledger
+from sweeper.ledger.store import Ledger, sqlite_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a store without tables; a test that takes an open store gets it from a template where it can."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"
+        home = tmp_path / "home"
+        yield sqlite_store(home) if "ledger" in request.fixturenames else sqlite_url(home)
         return
     monkeypatch.setattr(workers, "RETURN_S", -math.inf)  # the server has just started, and leases are to run out
     postgres: Postgres = request.getfixturevalue("postgres")

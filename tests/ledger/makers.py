@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +18,17 @@ from sweeper.records import Cost, FitResult, Outcome, Score, Setting, TrialState
 from sweeper.workload import differences
 
 SPACES = ("none", "shared")
+NUMERICS: Mapping[str, Any] = {"compiled": False, "torch": "2.13"}
 
 
 def plan(
-    spaces: Sequence[str] = SPACES, *, trials: int = 8, replicates: int = 2, name: str = "digits", epochs: int = 40
+    spaces: Sequence[str] = SPACES,
+    *,
+    trials: int = 8,
+    replicates: int = 2,
+    name: str = "digits",
+    epochs: int = 40,
+    numerics: Mapping[str, Any] = NUMERICS,
 ) -> SweepPlan:
     """A sweep to launch. Turns run against the order of the studies, so that the one is not taken for the other."""
     pairs = [(space, replicate) for space in spaces for replicate in range(replicates)]
@@ -35,7 +42,6 @@ def plan(
         "search": {"trials": trials, "replicates": replicates},
         "spaces": {space: {} for space in spaces},
     }
-    numerics = {"compiled": False, "torch": "2.13"}
     return SweepPlan(name, "measurement", f"{name}.yaml", f"name: {name}", config, "ab" * 32, numerics, studies)
 
 

@@ -284,6 +284,16 @@ def test_a_server_that_comes_back_is_waited_for_also_by_a_session_that_stood_ope
         assert (written.result(20), read.result(20)) == (worker, 1)
 
 
+def test_who_opens_a_store_may_come_before_its_server(ledger: Ledger, postgres: Postgres) -> None:
+    postgres.stop()
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(Ledger, ledger.url, patience_s=20.0)
+        time.sleep(0.3)
+        assert not opened.done()
+        postgres.start()
+        opened.result(20).close()
+
+
 def test_without_patience_an_absent_server_is_an_error_that_shows_no_password(
     ledger: Ledger, postgres: Postgres
 ) -> None:

@@ -72,6 +72,21 @@ def test_past_trials_are_those_of_the_asked_studies_in_order(ledger: Ledger, swe
     assert found == [(study, number) for study in sorted(asked) for number in (0, 1)]
 
 
+def test_only_what_is_asked_for_is_read_of_many_trials(ledger: Ledger, sweep: Sweep, worker: int) -> None:
+    ids = study_ids(ledger, sweep)
+    study, empty = ids["none", 0], ids["shared", 1]
+    over, _ = started(ledger, sweep, worker, 2)
+    proposed(ledger, study, 1, first=2)
+    settled(ledger, sweep, worker, settlement(over))
+    with ledger.read() as connection:
+        assert trials.asked(connection, [study, empty]) == {study: 3, empty: 0}
+        unfinished = trials.past(connection, [study, empty], unfinished=True)
+        ended = trials.ended(connection, {study: [0, 1, 7], empty: [0]})
+        assert trials.ended(connection, {study: range(5000)}) == ended
+    assert [past.number for past in unfinished] == [1, 2]
+    assert [(past.number, past.state, past.validation_loss) for past in ended] == [(0, TrialState.COMPLETE, 0.2)]
+
+
 def test_a_number_is_given_once_in_a_study(ledger: Ledger, sweep: Sweep) -> None:
     ids = study_ids(ledger, sweep)
     proposed(ledger, ids["none", 0], 2)

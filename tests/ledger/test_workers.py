@@ -34,11 +34,13 @@ from sweeper.ledger import reads, trials, workers
 from sweeper.ledger.rows import Meter, Sweep
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow, WorkerTimeRow, clock
 from sweeper.ledger.store import Ledger
+from sweeper.records import TrialState
 
 WORK = """
 import sys, time
 from sweeper.ledger import trials, workers
 from sweeper.ledger.store import Ledger
+from sweeper.records import TrialState
 ledger, sweep = Ledger(sys.argv[1]), int(sys.argv[2])
 with ledger.write() as connection:
     worker = workers.register(connection, "cpu", {})
@@ -52,6 +54,7 @@ HOLD = """
 import sys, time
 from sweeper.ledger import workers
 from sweeper.ledger.store import Ledger
+from sweeper.records import TrialState
 with Ledger(sys.argv[1]).write() as connection:
     assert workers.take_lease(connection, "export:1", workers.this_process(), 600.0)
 print("held", flush=True)
@@ -441,3 +444,42 @@ def test_a_killed_process_loses_its_named_lease_at_once(ledger: Ledger) -> None:
         process.kill()
         process.wait()
         assert take(ledger, workers.this_process())
+
+
+def test_a_trial_whose_workers_die_is_trained_alone_and_has_failed_for_good_in_the_end(ledger: Ledger) -> None:
+    sweep = launched(ledger)
+    study = next(iter(study_ids(ledger, sweep).values()))
+    proposed(ledger, study, 2)
+    for life in range(workers.LOSSES + 3):
+        worker, is_suspect = registered(ledger), life >= workers.LOSSES
+        with ledger.write() as connection:
+            beside = trials.claim(connection, sweep.id, worker, 2, suspect=is_suspect)
+            assert [one.number for one in beside] == ([0] if is_suspect else [0, 1])
+            if life < workers.LOSSES:  # the other one is released in good order each time
+                trials.release(connection, worker, {beside[1]: cost()})
+        _bury(ledger, worker)
+        victim, other = sorted(rows(ledger, TrialRow), key=lambda row: row.number)
+        assert (victim.state, victim.losses) == (TrialState.WAITING, life + 1)
+        assert victim.failures == max(0, life + 1 - workers.LOSSES)
+        assert (other.state, other.losses, other.failures) == (TrialState.WAITING, 0, 0)
+
+
+def _bury(ledger: Ledger, worker: int) -> None:
+    """As if the process had been killed."""
+    with ledger.write() as connection:
+        connection.execute(update(WorkerRow).where(WorkerRow.id == worker).values(process_started=0.0))
+        assert workers.bury_dead(connection) == 1
+
+
+def test_workers_that_live_long_are_held_against_nobody(ledger: Ledger) -> None:
+    sweep = launched(ledger)
+    study = next(iter(study_ids(ledger, sweep).values()))
+    proposed(ledger, study, 1)
+    with ledger.write() as connection:
+        connection.execute(update(TrialRow).values(losses=workers.LOSSES))
+    worker = registered(ledger)
+    with ledger.write() as connection:
+        trials.claim(connection, sweep.id, worker, 1, suspect=True)
+        connection.execute(update(AttemptRow).values(started_at=datetime.now(UTC) - 2 * workers.SOON))
+    _bury(ledger, worker)
+    assert [(row.losses, row.failures) for row in rows(ledger, TrialRow)] == [(workers.LOSSES + 1, 0)]

@@ -81,7 +81,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     )
     for name in ("launch", "collect", "prepare", "admit", "prune", "evict"):
         noted(Engine, name)
-    noted(Ledger, "write")
+    noted(Ledger, "at_once")
     noted(Desks, "ask")
     return done
 
@@ -104,7 +104,7 @@ def test_the_hosts_work_is_done_beside_the_device(tmp_path: Path, log: list[str]
     first, last = log.index("launch"), len(log) - log[::-1].index("collect")
     beside, between = split_by_flight(log[first:last])
     assert beside.count("prepare") == TRIALS - log[:first].count("prepare")  # the first ones start before any tick
-    assert set(beside) == {"write", "ask", "prepare"}
+    assert set(beside) == {"at_once", "ask", "prepare"}
     assert set(between) == {"admit"}
 
 
@@ -117,7 +117,7 @@ def test_trials_are_judged_between_ticks_and_what_was_decided_is_kept_beside_the
     )
     first, last = log.index("launch"), len(log) - log[::-1].index("collect")
     beside, between = split_by_flight(log[first:last])
-    assert set(beside) == {"write", "ask", "prepare"}
+    assert set(beside) == {"at_once", "ask", "prepare"}
     assert set(between) == {"admit", "prune"}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from sqlalchemy import select
 
 from small import FOLDS, TPE, TRIALS, Change, outcome, run_here, small_workload
 from sweeper.calibration import Wish, set_up
-from sweeper.ledger import sweeps, workers
+from sweeper.ledger import deliveries, sweeps, trials, workers
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow
 from sweeper.ledger.store import Ledger, sqlite_url
+from sweeper.letters import study_name
 from sweeper.scheduler import Scheduler, sharing
 from sweeper.timesheet import Timesheet
 from sweeper.workload import Workload, differences
@@ -161,3 +163,41 @@ def test_a_worker_trains_its_own_studies_first(tmp_path: Path):
     for scheduler in (first, second):
         scheduler.give_up()
         scheduler.close()
+
+
+def test_a_long_history_is_taken_on_in_parts_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workload, alone = small_workload(tmp_path, TPE), tmp_path / "alone"
+    run_here(workload, tmp_path, stop_after=12)
+    monkeypatch.setattr(sharing, "AT_ONCE", 1)  # a trial, or a study, at a time
+    ran = run_here(workload, tmp_path)
+    assert outcome(ran.ledger) == outcome(run_here(workload, alone).ledger)
+
+
+def test_a_restart_reads_no_finished_trial_where_none_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    workload, read, asked = small_workload(tmp_path), list[int](), trials.past
+    run_here(workload, tmp_path, stop_after=12)
+
+    def past(*args: Any, **kwargs: Any) -> Any:
+        found = asked(*args, **kwargs)
+        read.extend(one.number for one in found if one.state.is_finished)
+        return found
+
+    monkeypatch.setattr(trials, "past", past)
+    ran = run_here(workload, tmp_path)
+    assert read == []
+    assert outcome(ran.ledger) == outcome(run_here(workload, tmp_path / "alone").ledger)
+
+
+def test_whoever_leaves_closes_what_was_overlooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last two trials of a study were settled in transactions that did not see each other."""
+    monkeypatch.setattr("sweeper.scheduler.settling.tallies.perhaps_complete", lambda connection, studies: [])
+    workload = small_workload(tmp_path)
+    ran = run_here(workload, tmp_path)
+    ended = partial(deliveries.ended, uids=[ran.sweep.uid])
+    assert ran.ledger.ask(ended) == set()
+    monkeypatch.undo()
+    run_here(workload, tmp_path)
+    assert ran.ledger.ask(ended) == {ran.sweep.uid}
+    with ran.ledger.read() as connection:
+        studies = [study_name(ran.sweep, study).uid for study in sweeps.studies(connection, ran.sweep.id)]
+        assert deliveries.ended(connection, studies) == set(studies)

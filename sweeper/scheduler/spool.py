@@ -1,0 +1,107 @@
+"""Results that the store could not take yet, on a local disk: whoever comes after a worker that died hands them in.
+
+A file per attempt, as JSON, written at once or not at all. The fencing token decides whether a result still counts. A
+disk that takes nothing costs nothing but that: the trial would be trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sweeper.ledger.rows import Claimed, Letter, Means, SettledFit, Settlement
+from sweeper.records import Cost, FitResult, Outcome, Score, Setting, TrialState
+
+
+@dataclass(frozen=True)
+class Left:
+    """A result that a worker left behind."""
+
+    worker_id: int
+    settlement: Settlement
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Where the workers of one machine leave results.
+
+    Attributes:
+        folder: for all sweeps; None keeps nothing.
+    """
+
+    folder: Path | None = None
+
+    def keep(self, sweep: str, worker_id: int, settlements: Iterable[Settlement]) -> None:
+        """Write results; `sweep` is the sweep's unique name."""
+        if self.folder is None:
+            return
+        for one in settlements:
+            with suppress(OSError):
+                _write(self._file(self.folder, sweep, one), json.dumps(asdict(Left(worker_id, one)), default=str))
+
+    def forget(self, sweep: str, settlements: Iterable[Settlement]) -> None:
+        """Remove results that the store has."""
+        if self.folder is None:
+            return
+        for one in settlements:
+            with suppress(OSError):
+                self._file(self.folder, sweep, one).unlink(missing_ok=True)
+
+    def left(self, sweep: str) -> Iterator[Left]:
+        """What lies there of a sweep; what is no result is left alone."""
+        for path in sorted((self.folder / sweep).glob("*.json")) if self.folder is not None else ():
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                yield _left(json.loads(path.read_text(encoding="utf-8")))
+
+    @staticmethod
+    def _file(folder: Path, sweep: str, one: Settlement) -> Path:
+        return folder / sweep / f"{one.claimed.attempt_id}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _left(found: dict[str, Any]) -> Left:
+    one = found["settlement"]
+    return Left(
+        found["worker_id"],
+        Settlement(
+            claimed=_claimed(one["claimed"]),
+            state=TrialState(one["state"]),
+            means=one["means"] and Means(**one["means"]),
+            error=one["error"],
+            ended_at=datetime.fromisoformat(one["ended_at"]),
+            cost=Cost(**one["cost"]),
+            fits=tuple(SettledFit(fit["fold"], fit["seed"], _result(fit["result"])) for fit in one["fits"]),
+            letters=tuple(Letter(**letter) for letter in one["letters"]),
+        ),
+    )
+
+
+def _claimed(one: dict[str, Any]) -> Claimed:
+    setting = {name: tuple(values) for name, values in one["setting"].items()}
+    return Claimed(**one | {"setting": Setting(**setting), "started_at": datetime.fromisoformat(one["started_at"])})
+
+
+def _result(one: dict[str, Any]) -> FitResult:
+    read = {
+        "outcome": Outcome(one["outcome"]),
+        "squared_norms": tuple(one["squared_norms"]),
+        "scores": tuple(Score(**score) for score in one["scores"]),
+        "cost": Cost(**one["cost"]),
+        "before": Cost(**one["before"]),
+    }
+    return FitResult(**one | read)
