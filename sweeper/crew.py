@@ -7,14 +7,47 @@ parts from it or is gone (see `child`), a worker finishes its tick, gives back w
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper import child
+from sweeper.errors import EngineError
 
-PARTING_S = 60.0  # that a crew is given to finish its ticks; it goes on by itself after that
+PARTING_S = 20.0  # that a crew is given to finish its ticks and save; it goes on by itself after that
+
+
+def devices(wanted: str, processes: int | None, gpus: int) -> tuple[str, ...]:
+    """Where each worker of a machine computes: one per GPU, or as many on one device as were asked for.
+
+    Args:
+        wanted: a device that is there; "cuda" stands for all GPUs, "cuda:1" for that one.
+        processes: how many workers the user wants; None leaves it to this.
+        gpus: how many the machine has.
+
+    Returns:
+        A device for each worker; nothing on a CPU, where the calibration says how many there are.
+
+    Raises:
+        EngineError: there are more workers than GPUs.
+    """
+    if wanted == "cpu":
+        return ()
+    if wanted != "cuda":
+        return (wanted,) * (processes or 1)
+    count = processes or gpus
+    if count > gpus:
+        raise EngineError(
+            f"-n {count} asks for {count} workers, and one keeps a GPU busy: there {_are(gpus)}. Pass -n {gpus}; or "
+            f"name the GPU that all of them are to share: --device cuda:0 -n {count}"
+        )
+    return ("cuda",) if gpus == 1 else tuple(f"cuda:{number}" for number in range(count))
+
+
+def _are(gpus: int) -> str:
+    return "is one GPU" if gpus == 1 else f"are {gpus} GPUs"
 
 
 @dataclass(frozen=True)
@@ -40,25 +73,24 @@ class Mate:
 
 @contextmanager
 def crew(
-    count: int, argv: Sequence[str], environment: Mapping[str, str], threads: int, logs: Path
+    commands: Sequence[Sequence[str]], environment: Mapping[str, str], threads: int, logs: Path
 ) -> Iterator[list[Mate]]:
-    """Run `python -m sweeper ARGV` so many times beside this process for as long as the block lasts.
+    """Run `python -m sweeper ARGV` beside this process for as long as the block lasts, once for each ARGV.
 
     Args:
-        count: how many.
-        argv: the command that works, and ends when its standard input does.
+        commands: each works, and ends when its standard input does.
         environment: what to add to this process's own.
         threads: of each.
         logs: the folder for what they say.
     """
     mates: list[Mate] = []
     try:
-        for number in range(count):
-            mates.append(_started(argv, environment, threads, logs / f"worker-{number + 2}.log"))
+        for number, argv in enumerate(commands, start=2):
+            mates.append(_started(argv, environment, threads, logs / f"worker-{number}.log"))
         yield mates
     finally:
-        for mate in mates:
-            _part(mate)
+        part(mates)
+        _await(mates, time.monotonic() + PARTING_S)
 
 
 def _started(argv: Sequence[str], environment: Mapping[str, str], threads: int, log: Path) -> Mate:
@@ -67,9 +99,15 @@ def _started(argv: Sequence[str], environment: Mapping[str, str], threads: int, 
         return Mate(child.start(argv, environment, threads, said), log)
 
 
-def _part(mate: Mate) -> None:
-    child.part(mate.process)
-    try:
-        mate.process.wait(PARTING_S)
-    except subprocess.TimeoutExpired:
-        return
+def part(mates: Sequence[Mate]) -> None:
+    """Tell further workers to finish; nobody waits for them here."""
+    for mate in mates:
+        child.part(mate.process)
+
+
+def _await(mates: Sequence[Mate], deadline: float) -> None:
+    for mate in mates:
+        try:
+            mate.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return

@@ -24,6 +24,13 @@ def free_bytes(cgroup: Path = CGROUP) -> int:
     return min(free, max(0, limit - used + int(evictable.get("inactive_file", 0))))
 
 
+def filesystem(path: Path) -> str:
+    """The kind of file system that a path is on, e.g. "ext4" or "nfs4"; "" where the system does not tell."""
+    there = path.absolute()
+    mounts = [one for one in psutil.disk_partitions(all=True) if there.is_relative_to(one.mountpoint)]
+    return str(max(mounts, key=lambda one: len(one.mountpoint)).fstype) if mounts else ""
+
+
 def peak_bytes() -> int:
     """The most memory that this process has had at a time."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

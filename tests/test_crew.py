@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +17,10 @@ from sqlalchemy import select
 
 from processes import Shell, Sweeper, shell
 from small import TRIALS, Outcome, outcome, run_here, small_workload, write_sweep
-from sweeper.crew import crew
+from sweeper.cli.computing import Saved
+from sweeper.cli.run import further_workers
+from sweeper.crew import crew, devices
+from sweeper.errors import EngineError
 from sweeper.ledger.schema import AttemptRow, StudyRow, TrialRow, WorkerRow
 from sweeper.ledger.store import Ledger, sqlite_url
 
@@ -91,7 +96,7 @@ def test_a_worker_joins_in_and_finds_the_same(run: Shell, undisturbed: Outcome):
     assert min(finished[1], finished[2]) >= 2
     assert "small: done" in second.err
     assert "small: nothing to do" in run(*JOIN).err
-    assert "small: nothing to do" in run("worker").err
+    assert run("worker", "--until-done").err == "nothing is left to do\n"
 
 
 @pytest.mark.parametrize("killed", [1, 2], ids=["who launched it", "who joined"])
@@ -143,8 +148,52 @@ def test_a_worker_of_a_sweep_that_is_stopped_or_unknown_says_what_to_do(run: She
 
 
 def test_a_mate_that_cannot_work_says_why(tmp_path: Path):
-    with crew(1, ["worker", "--sweep", "x", "--home", str(tmp_path / "none")], {}, 1, tmp_path) as (mate,):
+    with crew([["worker", "--sweep", "x", "--home", str(tmp_path / "none")]], {}, 1, tmp_path) as (mate,):
         assert mate.process.wait(60) == 2
     assert mate.problem is not None
     assert mate.problem.startswith("a further worker ended (error: there is no ledger at")
     assert "see " in mate.problem
+
+
+@pytest.mark.parametrize(
+    ("wanted", "processes", "gpus", "expected"),
+    [
+        pytest.param("cpu", None, 0, (), id="on a CPU the calibration says how many"),
+        pytest.param("cpu", 3, 4, (), id="and what was asked for reaches it by another way"),
+        pytest.param("cuda", None, 1, ("cuda",), id="one GPU, one worker"),
+        pytest.param("cuda", None, 3, ("cuda:0", "cuda:1", "cuda:2"), id="a worker for each GPU"),
+        pytest.param("cuda", 2, 3, ("cuda:0", "cuda:1"), id="not more than were asked for"),
+        pytest.param("cuda", 1, 3, ("cuda:0",), id="only one"),
+        pytest.param("cuda:1", None, 3, ("cuda:1",), id="a GPU by its name"),
+        pytest.param("cuda:1", 2, 3, ("cuda:1", "cuda:1"), id="which several share where that is said"),
+    ],
+)
+def test_each_gpu_has_a_worker_of_its_own(wanted: str, processes: int | None, gpus: int, expected: tuple[str, ...]):
+    assert devices(wanted, processes, gpus) == expected
+
+
+@pytest.mark.parametrize(("gpus", "there"), [(1, "there is one GPU"), (2, "there are 2 GPUs")])
+def test_more_workers_than_gpus_are_refused_with_the_ways_out(gpus: int, there: str):
+    with pytest.raises(
+        EngineError, match=rf"-n 4 asks for 4 workers.*{there}\. Pass -n {gpus}; .*--device cuda:0 -n 4"
+    ):
+        devices("cuda", 4, gpus)
+
+
+def test_each_further_worker_is_told_of_its_own_gpu_and_shares_its_energy_with_nobody():
+    at = SimpleNamespace(slots=8, device="cuda:0")
+    setup: Any = SimpleNamespace(sharers=1, processes=3, engine=at, device=SimpleNamespace(threads=2))
+    sweep: Any = SimpleNamespace(name="small")
+    commands = further_workers(sweep, setup, devices("cuda", None, 3), ["models"], Saved(None, 60.0))
+    told = [dict(zip(argv[1::2], argv[2::2], strict=True)) for argv in commands]
+    assert [one["--device"] for one in told] == ["cuda:1", "cuda:2"]
+    assert all(
+        (one["--sweep"], one["--crew"], one["--slots"], one["--threads"]) == ("small", "1", "8", "2") for one in told
+    )
+
+
+def test_further_workers_on_a_cpu_share_it_with_all():
+    at = SimpleNamespace(slots=8, device="cpu")
+    setup: Any = SimpleNamespace(sharers=2, processes=2, engine=at, device=SimpleNamespace(threads=1))
+    (argv,) = further_workers(SimpleNamespace(name="small"), setup, (), [], Saved(None, 60.0))
+    assert (argv[argv.index("--device") + 1], argv[argv.index("--crew") + 1]) == ("cpu", "2")

@@ -15,12 +15,14 @@ from sweeper.calibration import Estimate, Setup, Wish, estimate, rehearsed_pace,
 from sweeper.checkpoints import Checkpoints
 from sweeper.cli.console import errors
 from sweeper.cli.estimates import span_words
+from sweeper.cli.places import CheckpointsOption as CheckpointsOption
+from sweeper.cli.places import DeviceOption as DeviceOption
 from sweeper.cli.places import Places
 from sweeper.ledger import reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.quantities import energy
-from sweeper.scheduler import Saving
+from sweeper.scheduler import Saving, Spool
 from sweeper.workload import Workload
 
 
@@ -32,9 +34,6 @@ class Compile(StrEnum):
     OFF = "off"
 
 
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
-]
 SlotsOption = Annotated[
     int | None,
     typer.Option(
@@ -55,21 +54,13 @@ ProcessesOption = Annotated[
         "--processes",
         "-n",
         min=1,
-        help="Processes that train side by side on this machine; default: one, or one per core (but MLflow's) where "
-        "the work is long enough.",
+        help="Processes that train side by side on this machine; default: one per GPU; without a GPU one, or one per "
+        "core (but MLflow's) where the work is long enough.",
     ),
 ]
 MlflowOption = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Deliver to MLflow while training.")]
 
 
-CheckpointsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoints",
-        envvar="SWEEPER_CHECKPOINTS",
-        help="Folder or URL (as fsspec knows them) for trials that are under way; default: in the home folder.",
-    ),
-]
 EveryOption = Annotated[
     float,
     typer.Option(
@@ -91,7 +82,7 @@ class Saved:
     def at(self, places: Places) -> Saving:
         """For a worker."""
         place = Checkpoints(self.url or str(places.checkpoints))
-        return Saving(place, self.every_s or math.inf, errors.print)
+        return Saving(place, self.every_s or math.inf, errors.print, Spool(places.unsettled))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -127,6 +118,24 @@ def calibrated(workload: Workload, wish: Wish, pinned: Mapping[str, Any] | None)
         errors.print(f"note: {note}")
     errors.print(setup.words + (f" (on {setup.device.name})" if setup.device.kind == "cuda" else ""))
     return setup
+
+
+def agreed(ledger: Ledger, sweep: Sweep, setup: Setup, wish: Wish, known: Mapping[str, Any]) -> Setup:
+    """Enter how a sweep's fits are computed, where nobody did; where another was first, do as it does.
+
+    Args:
+        ledger: the store.
+        sweep: which sweep.
+        setup: what was chosen here.
+        wish: what it was chosen by.
+        known: the numerics that were known as it was chosen; empty where the sweep had none.
+
+    Returns:
+        The setup to work with: `setup`, or one that was made anew.
+    """
+    with ledger.write() as connection:
+        pinned = sweeps.pin(connection, sweep.id, vars(setup.numerics))
+    return setup if known or pinned == vars(setup.numerics) else calibrated(setup.workload, wish, pinned)
 
 
 def foretell(ledger: Ledger, sweep: Sweep, setup: Setup) -> None:

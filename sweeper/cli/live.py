@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 from types import TracebackType
@@ -19,6 +20,7 @@ from sweeper.ledger.store import Ledger
 from sweeper.quantities import duration
 from sweeper.scheduler import Scheduler
 
+HEADLINE = re.compile(r".+: \d+/\d+ trials, [\d.]+ trials/s, ETA ")
 LOOK_S = 1.0  # between two looks at the ledger in a terminal
 LINE_S = 10.0  # between two lines in a pipe
 
@@ -36,7 +38,8 @@ class LiveView:
         self._began, self._looked = time.monotonic(), -LINE_S
         self._before: int | None = None
         self._every = LOOK_S if errors.is_terminal else LINE_S
-        self._live = Live(console=errors, auto_refresh=False, transient=True) if errors.is_terminal else None
+        live = Live(console=errors, auto_refresh=False, transient=True, redirect_stdout=False)  # that may be a file
+        self._live = live if errors.is_terminal else None
 
     def __enter__(self) -> LiveView:
         if self._live:
@@ -49,30 +52,31 @@ class LiveView:
         if self._live:
             self._live.stop()
 
-    def __call__(self, scheduler: Scheduler) -> None:
-        """Look at the ledger and show it, if the last look is long enough ago."""
+    def __call__(self, scheduler: Scheduler | None = None) -> None:
+        """Look at the ledger and show it, if the last look is long enough ago; None where others do the work."""
         now = time.monotonic()
         if now - self._looked < self._every:
             return
         self._looked = now
         spaces = self._ledger.ask(partial(reads.progress, sweep_id=self._sweep.id))
         lag = self._ledger.ask(partial(deliveries.counts, sweep_id=self._sweep.id))[1]
-        headline = self._headline(spaces, scheduler.occupancy, lag, now)
+        headline = self._headline(spaces, scheduler.occupancy if scheduler else None, lag, now)
         if self._live:
             self._live.update(Group(Text(headline), self._table(spaces)), refresh=True)
         else:
             errors.print(headline)
 
-    def _headline(self, spaces: list[SpaceProgress], occupancy: float, lag: int, now: float) -> str:
+    def _headline(self, spaces: list[SpaceProgress], occupancy: float | None, lag: int, now: float) -> str:
         done, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
         if self._before is None:
             self._before = done
         elapsed = now - self._began
         rate = (done - self._before) / elapsed if elapsed else 0.0
         eta = duration((planned - done) / rate) if rate else "-"
+        slots = "" if occupancy is None else f"slots {occupancy:.0%} busy, "
         return (
             f"{self._sweep.name}: {done}/{planned} trials, {rate:.1f} trials/s, ETA {eta}, "
-            f"slots {occupancy:.0%} busy, {lag} runs on their way to MLflow"
+            f"{slots}{lag} runs on their way to MLflow"
         )
 
     def _table(self, spaces: list[SpaceProgress]) -> Table:

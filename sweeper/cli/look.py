@@ -1,19 +1,25 @@
-"""Commands that look: `status`, `trials`, `best`, `schema`; and `stop`, which only sets a flag."""
+"""Commands that look: `status`, `trials`, `best`, `schema`; and `stop`, which only sets a flag.
+
+`status` answers at once: what it has no use for is imported by the others, such as the price, which loads SciPy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
+from rich.text import Text
 
-from sweeper.cli import results
+from sweeper.cli import now
+from sweeper.cli.budget import spending, spending_words
 from sweeper.cli.console import number, output, print_json, table
 from sweeper.cli.estimates import expectations
 from sweeper.cli.places import HOME, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import json_schema
+from sweeper.cli.watch import watch
 from sweeper.errors import UnknownSweepError
-from sweeper.launched import launched_blueprint
 from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
@@ -29,18 +35,26 @@ def status(
     name: Annotated[str | None, typer.Argument(help="Name of a sweep; all of them by default.")] = None,
     home: HomeOption = HOME,
     store: StoreOption = None,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Look again every second, until Ctrl-C or until the named sweep is at rest.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """How far sweeps have come, what they cost, and what MLflow has not been told yet."""
+    """How far sweeps have come and who works on them, what they cost, and what MLflow has not been told yet."""
     ledger = Places.of(home, store).ledger()
-    with ledger.read() as connection:
-        chosen = sweeps.chosen(connection, name)
-    told = [_status(ledger, sweep) for sweep in chosen]
-    if json:
+
+    def look() -> list[dict[str, Any]]:
+        with ledger.read() as connection:
+            chosen = sweeps.chosen(connection, name)
+        return [_status(ledger, sweep) for sweep in chosen]
+
+    if watching:
+        watch(look, _shown, json=json, ends=name is not None)
+    elif json:
+        told = look()
         print_json(told[0] if name else told)
-        return
-    for one in told:
-        _show_status(one)
+    else:
+        output.print(*_shown(look()), sep="\n", soft_wrap=True)
 
 
 def trials(
@@ -59,8 +73,12 @@ def trials(
     if space is not None and not found:
         raise UnknownSweepError(f"sweep {name!r} has no trials in a space {space!r}. {_spaces(sweep)}")
     if json:
+        from sweeper.cli import results
+
         print_json([results.trial_json(trial) for trial in found])
         return
+    from sweeper.launched import launched_blueprint
+
     layers = launched_blueprint(sweep).words
     shown = table(
         None, "trial", "state", "validation loss", "test loss", "device-s", "layers (keep_prob)",
@@ -91,6 +109,9 @@ def best(
         found = reads.best_trials(connection, sweep.id)
     if space is not None:
         found = {key: trial for key, trial in found.items() if key == space}
+    from sweeper.cli import results
+    from sweeper.launched import launched_blueprint
+
     if not found:
         raise UnknownSweepError(f"sweep {name!r} has no finished trial{f' in a space {space!r}' if space else ''} yet.")
     if json:
@@ -109,6 +130,8 @@ def stop(name: NameArgument, home: HomeOption = HOME, store: StoreOption = None)
 
 def schema() -> None:
     """The JSON Schema of sweep files, for editors that complete and check them."""
+    from sweeper.config import json_schema
+
     print_json(json_schema())
 
 
@@ -123,6 +146,7 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
         cost, times = reads.total_cost(connection, sweep.id), reads.worker_times(connection, sweep.id)
         meter, notes = reads.meter(connection, sweep.id), reads.energy_notes(connection, sweep.id)
         elapsed_s = reads.elapsed_s(connection, sweep.id)
+        this_moment, budget = now.now(connection, sweep.id, spaces), spending(connection, sweep)
     done, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
     return {
         "sweep": sweep.name,
@@ -131,6 +155,7 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
         "trials": {"finished": done, "planned": planned, "failed": sum(space.failed for space in spaces)}
         | {"pruned": sum(space.pruned for space in spaces)},
         "spaces": [asdict(space) for space in spaces],
+        "budget": budget,
         "cost": {**asdict(cost), "device_s": cost.device_s},
         "worker_s": times,
         "occupancy": meter.occupancy,
@@ -148,31 +173,40 @@ def _status(ledger: Ledger, sweep: Sweep) -> dict[str, Any]:
             "trials_per_s": done / elapsed_s if elapsed_s else None,
         },
         "mlflow": {"delivered": delivered, "waiting": waiting, "parked": parked},
+        "now": this_moment,
     }
 
 
-def _show_status(one: dict[str, Any]) -> None:
+def _shown(told: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """How sweeps stand, and who works on them."""
+    lines = [Text(line) for one in told for line in _lines(one)]
+    workers = now.workers_table(told)
+    return [*lines, *([workers] if workers else [])]
+
+
+def _lines(one: Mapping[str, Any]) -> Iterator[str]:
     counted, told, times = one["trials"], one["mlflow"], one["worker_s"]
-    output.print(
+    yield (
         f"{one['sweep']}: {one['state']}, {counted['finished']}/{counted['planned']} trials"
         + "".join(f" ({counted[how]} {how})" for how in ("failed", "pruned") if counted[how])
         + f", MLflow has {told['delivered']} runs"
         + (f", {told['waiting']} on their way" if told["waiting"] else "")
         + (f", {told['parked']} refused" if told["parked"] else "")
     )
+    if one["budget"] is not None:
+        yield f"  {spending_words(one['budget'])}"
     if times:
         held = sum(times.values())
         parts = ", ".join(f"{kind} {value / held:.1%}" for kind, value in sorted(times.items(), key=lambda t: -t[1]))
-        output.print(f"  workers held their devices for {duration(held)}: {parts}")
+        yield f"  workers held their devices for {duration(held)}: {parts}"
     if one["occupancy"] is not None:
-        output.print(f"  occupancy: {one['occupancy']:.1%} of all slot-steps had a fit, drain included")
-        output.print(f"  energy: {_energy(one['energy'])}", soft_wrap=True)
-    for line in expectations(one):
-        output.print(f"  {line}", soft_wrap=True)
+        yield f"  occupancy: {one['occupancy']:.1%} of all slot-steps had a fit, drain included"
+        yield f"  energy: {_energy(one['energy'])}"
+    yield from (f"  {line}" for line in (*expectations(one), *now.words(one)))
     for space in one["spaces"]:
         best_loss = number(space["best_validation_loss"])
         done = space["complete"] + space["failed"] + space["pruned"]
-        output.print(f"  {space['space']}: {done}/{space['planned']} trials, best validation loss {best_loss}")
+        yield f"  {space['space']}: {done}/{space['planned']} trials, best validation loss {best_loss}"
 
 
 def _energy(told: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from sweeper.blueprint import Blueprint
+from sweeper.cli.budget import limit_words
 from sweeper.cli.console import errors, number, output, table
 from sweeper.ledger import reads
 from sweeper.ledger.rows import Sweep, Trial
@@ -37,6 +38,9 @@ def show_plan(workload: Workload) -> None:
         f"{len(workload.spaces)} spaces x {sweep.search.replicates} replicates x {sweep.search.trials} trials = "
         f"{workload.trials} trials ({sweep.mode} mode, sampler {workload.sampler.kind})"
     )
+    limits = limit_words(dict(sweep.search.budget))
+    if limits:
+        errors.print(limits)
     for name, space in workload.spaces.items():
         errors.print(f"  {name}: {_searched(space)}")
 

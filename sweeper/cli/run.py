@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Annotated
 
@@ -15,6 +15,7 @@ import typer
 from sweeper.blueprint import named_packages
 from sweeper.calibration import Setup, Wish
 from sweeper.cli import results
+from sweeper.cli.budget import spending, spending_words
 from sweeper.cli.computing import (
     EVERY_S,
     CheckpointsOption,
@@ -27,33 +28,46 @@ from sweeper.cli.computing import (
     Saved,
     SlotsOption,
     ThreadsOption,
+    agreed,
     busy,
     calibrated,
     foretell,
     wish_of,
 )
 from sweeper.cli.console import errors, output, print_json
+from sweeper.cli.launch import FileArgument, FreshOption, launched, leave_nothing
 from sweeper.cli.live import LiveView
-from sweeper.cli.making import made
-from sweeper.cli.places import HOME, AllowOption, HomeOption, JsonOption, NameArgument, Places, StoreOption
-from sweeper.config import read_sweep
+from sweeper.cli.making import made, vouched
+from sweeper.cli.places import (
+    HOME,
+    AllowOption,
+    DataRootOption,
+    HomeOption,
+    JsonOption,
+    NameArgument,
+    Places,
+    StoreOption,
+)
+from sweeper.cli.placing import OnOption, Placing, Wanted, placing
+from sweeper.config import SweepFile, read_sweep, with_trials
 from sweeper.courier import following
-from sweeper.crew import crew
-from sweeper.launched import launched_file
-from sweeper.ledger import deliveries, sweeps
+from sweeper.crew import crew, devices, part
+from sweeper.engine import find_device, gpu_count
+from sweeper.errors import SettingError
+from sweeper.launched import launched_file, named_places
+from sweeper.ledger import deliveries, reads, sweeps
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
-from sweeper.letters import opening_letters
 from sweeper.quantities import duration
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
-from sweeper.workload import Workload, differences
+from sweeper.workload import Workload
 
 PATIENCE_S = 600.0  # that `run` waits for MLflow after the last trial; `mlflow sync` delivers what is left
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="A sweep file.", show_default=False)],
+    file: FileArgument,
     home: HomeOption = HOME,
     store: StoreOption = None,
     device: DeviceOption = "auto",
@@ -63,24 +77,39 @@ def run(
     compiling: CompileOption = Compile.AUTO,
     checkpoints: CheckpointsOption = None,
     checkpoint_every: EveryOption = EVERY_S,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the sweep of that name and its trials first.")] = False,
+    fresh: FreshOption = False,
     allow: AllowOption = None,
     mlflow: MlflowOption = True,
+    on: OnOption = None,
     json: JsonOption = False,
 ) -> None:
     """Launch a sweep and work on it here until it is done; a sweep that was interrupted goes on."""
     places, times = Places.of(home, store), Timesheet()
-    sweep_file = read_sweep(file)
+    sweep_file = vouched(places, read_sweep(file))
     ledger = places.ledger(create=True)
     making = partial(made, places, sweep_file, device, allow)
     wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
     allowed = [*(allow or ()), *sorted(named_packages(sweep_file.sweep))]
     saving = Saved(checkpoints, checkpoint_every)
+    if on is not None:
+        making = partial(made, places, sweep_file, "auto", allow)  # --device means the cluster's
+        wanted = Wanted(processes, device, slots, threads, compiling, allowed, named_places(sweep_file))
+        with placing(on, ledger, places, wanted, saving) as cluster:
+            forgets = partial(leave_nothing, places, checkpoints)
+            done = _place(ledger, places, making, cluster, forgets, fresh=fresh, mlflow=mlflow)
+        _conclude(ledger, places, *done, json=json)
+        return
     _go(ledger, places, making, times, wish, allowed, saving, fresh=fresh, mlflow=mlflow, json=json)
 
 
 def resume(
     name: NameArgument,
+    trials: Annotated[
+        str | None,
+        typer.Option(
+            "--trials", metavar="[+]N", help="So many trials in each study from now on; +N: so many more than it had."
+        ),
+    ] = None,
     home: HomeOption = HOME,
     store: StoreOption = None,
     device: DeviceOption = "auto",
@@ -91,19 +120,33 @@ def resume(
     checkpoints: CheckpointsOption = None,
     checkpoint_every: EveryOption = EVERY_S,
     allow: AllowOption = None,
+    data_root: DataRootOption = None,
     mlflow: MlflowOption = True,
     json: JsonOption = False,
 ) -> None:
-    """Go on with a sweep that was interrupted, stopped or killed."""
-    places, times = Places.of(home, store), Timesheet()
+    """Go on with a sweep that was interrupted, stopped or killed, or that is to have more trials."""
+    places, times = Places.of(home, store, data_root), Timesheet()
     ledger = places.ledger()
     with ledger.read() as connection:
         sweep = sweeps.find(connection, name)
-    sweep_file = launched_file(sweep)
+    sweep_file = _extended(launched_file(sweep), trials)
     making = partial(made, places, sweep_file, device, allow, sweep)
     wish = wish_of(device, slots, threads, processes, compiling, mlflow=mlflow)
     saving = Saved(checkpoints, checkpoint_every)
     _go(ledger, places, making, times, wish, allow or [], saving, fresh=False, mlflow=mlflow, json=json)
+
+
+def _extended(file: SweepFile, trials: str | None) -> SweepFile:
+    """The file with more trials per study, as the option asks for."""
+    if trials is None:
+        return file
+    before, wanted = file.sweep.search.trials, trials.removeprefix("+")
+    if not wanted.isdecimal() or (count := int(wanted) + before * trials.startswith("+")) < before:
+        raise SettingError(
+            f"--trials {trials}: each study of {file.sweep.name} has {before} trials, and a sweep can only be "
+            f"extended. Pass a number from {before} on, or +N for N more."
+        )
+    return with_trials(file, count)
 
 
 def _go(
@@ -119,39 +162,90 @@ def _go(
     mlflow: bool,
     json: bool,
 ) -> None:
-    with times.on("start"):
-        workload = making()
-        results.show_plan(workload)
-        setup = _set_up(ledger, workload, wish, fresh)
-        sweep = _launch(ledger, workload, setup, fresh)
-        foretell(ledger, sweep, setup)
-    argv = ["mlflow", "sync", sweep.name, "--follow"]
-    with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
-        ending = _work(ledger, places, sweep, setup, times, allowed, saved)
-    if ending is not Ending.DONE:
+    spread = devices(find_device(wish.device), wish.processes, gpu_count())
+    if spread:
+        wish = replace(wish, device=spread[0], processes=len(spread), apart=len(set(spread)) > 1)
+    with StopRequest().listening() as stop:
+        with stop.obeyed_at_once(), times.on("start"):
+            workload = making()
+            results.show_plan(workload)
+            sweep, setup = _set_up(ledger, workload, wish, fresh, partial(leave_nothing, places, saved.url))
+            foretell(ledger, sweep, setup)
+        mates = further_workers(sweep, setup, spread, allowed, saved)
+        argv = ["mlflow", "sync", sweep.name, "--follow"]
+        with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
+            ending = _work(ledger, places, sweep, setup, times, saved, mates, stop)
+        _conclude(ledger, places, sweep, workload, ending, courier, stop, json=json)
+
+
+def _place(
+    ledger: Ledger,
+    places: Places,
+    making: Callable[[], Workload],
+    cluster: Placing,
+    forgets: Callable[[str], None],
+    *,
+    fresh: bool,
+    mlflow: bool,
+) -> tuple[Sweep, Workload, Ending, Popen[bytes] | None, StopRequest]:
+    """Launch a sweep, and have it worked on by a cluster; the first of its workers chooses how to compute it."""
+    with StopRequest().listening() as stop:
+        with stop.obeyed_at_once():
+            workload = making()
+            results.show_plan(workload)
+            sweep = launched(ledger, workload, {}, fresh, forgets)
+        argv = ["mlflow", "sync", sweep.name, "--follow"]
+        with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
+            ending = cluster.work(sweep, stop)
+        return sweep, workload, ending, courier, stop
+
+
+def _conclude(
+    ledger: Ledger,
+    places: Places,
+    sweep: Sweep,
+    workload: Workload,
+    ending: Ending,
+    courier: Popen[bytes] | None,
+    stop: StopRequest,
+    *,
+    json: bool,
+) -> None:
+    """Show what came of a sweep that is done or has spent its budget, or how to go on with it."""
+    if ending is Ending.SPENT:
+        _say_what_is_spent(ledger, sweep)
+    elif ending is not Ending.DONE:
         _say_how_to_resume(sweep, ending, places)
-        raise typer.Exit(130 if ending is Ending.INTERRUPTED else 0)
-    _show_results(ledger, sweep, workload, places, json)
-    if courier is not None:
-        _await_delivery(ledger, sweep, courier, places)
+        raise typer.Exit(stop.exit_code if ending is Ending.INTERRUPTED else 0)
+    with stop.listening(), stop.obeyed_at_once():
+        _show_results(ledger, sweep, workload, places, json)
+        if courier is not None:
+            _await_delivery(ledger, sweep, courier, places)
 
 
-def _set_up(ledger: Ledger, workload: Workload, wish: Wish, fresh: bool) -> Setup:
+def _set_up(
+    ledger: Ledger, workload: Workload, wish: Wish, fresh: bool, forgets: Callable[[str], None]
+) -> tuple[Sweep, Setup]:
+    """Choose how to compute a sweep, and launch it; one that was launched before keeps its choice."""
     with ledger.read() as connection:
-        known = {sweep.name: sweep for sweep in sweeps.every(connection)}
-    old = None if fresh else known.get(workload.sweep.name)
-    return calibrated(workload, wish, old.numerics if old else None)
+        found = {sweep.name: sweep for sweep in sweeps.every(connection)}
+    old = None if fresh else found.get(workload.sweep.name)
+    known = old.numerics if old else {}
+    setup = calibrated(workload, wish, known or None)
+    sweep = launched(ledger, workload, vars(setup.numerics), fresh, forgets)
+    return sweep, agreed(ledger, sweep, setup, wish, known)
 
 
-def _launch(ledger: Ledger, workload: Workload, setup: Setup, fresh: bool) -> Sweep:
-    plan = workload.plan(vars(setup.numerics))
-    with ledger.write() as connection:
-        old = [sweep.id for sweep in sweeps.every(connection) if sweep.name == plan.name]
-        before = [study for id_ in old for study in sweeps.studies(connection, id_)]
-        sweep = sweeps.launch(connection, plan, fresh=fresh, differences=differences)
-        launched = [study for study in sweeps.studies(connection, sweep.id) if study not in before]  # new or extended
-        deliveries.post(connection, sweep.id, opening_letters(sweep, launched))
-        return sweep
+def further_workers(
+    sweep: Sweep, setup: Setup, spread: Sequence[str], allowed: Sequence[str], saved: Saved
+) -> list[list[str]]:
+    """The commands of the further workers, which are told what was chosen; `spread` has a device for each, if any."""
+    argv = ["worker", "--sweep", sweep.name, "--crew", str(setup.sharers)]
+    argv += ["--slots", str(setup.engine.slots), "--threads", str(setup.device.threads)]
+    argv += ["--checkpoint-every", str(saved.every_s)]
+    argv += [word for package in allowed for word in ("--allow-import", package)]
+    others = spread[1:] or [str(setup.engine.device)] * (setup.processes - 1)
+    return [[*argv, "--device", device] for device in others]
 
 
 def _work(
@@ -160,21 +254,17 @@ def _work(
     sweep: Sweep,
     setup: Setup,
     times: Timesheet,
-    allowed: Sequence[str],
     saved: Saved,
+    others: Sequence[Sequence[str]],
+    stop: StopRequest,
 ) -> Ending:
-    """Work here and in as many further processes as were chosen, which are told what was chosen."""
-    count, threads = setup.processes, setup.device.threads
-    argv = ["worker", "--sweep", sweep.name, "--device", str(setup.engine.device), "--crew", str(count)]
-    argv += ["--slots", str(setup.engine.slots), "--threads", str(threads)]
-    argv += ["--checkpoint-every", str(saved.every_s)]
-    argv += [word for package in allowed for word in ("--allow-import", package)]
-    saving = saved.at(places)
+    """Work here, and in further processes by their commands."""
+    environment, saving = places.environment | saved.environment, saved.at(places)
     with (
-        StopRequest().listening() as stop,
-        crew(count - 1, argv, places.environment | saved.environment, threads, places.home) as mates,
+        crew(others, environment, setup.device.threads, places.home) as mates,
         LiveView(ledger, sweep) as view,
     ):
+        stop.then(partial(part, mates))  # their last tick ends beside this one's
         ending = work(
             ledger, sweep, setup.workload, setup, times, stop=stop, saving=saving, on_turn=view, on_note=errors.print
         )
@@ -186,6 +276,16 @@ def _work(
 
 def _say_how_to_resume(sweep: Sweep, ending: Ending, places: Places) -> None:
     errors.print(f"{ending.value}. Every finished trial is kept; go on with: sweeper resume {sweep.name}{places.hint}")
+
+
+def _say_what_is_spent(ledger: Ledger, sweep: Sweep) -> None:
+    with ledger.read() as connection:
+        told, spaces = spending(connection, sweep), reads.progress(connection, sweep.id)
+    finished, planned = sum(space.finished for space in spaces), sum(space.planned for space in spaces)
+    errors.print(
+        f"{spending_words(told or {})}, and no further tick fits into it: {finished} of {planned} trials are finished. "
+        f"What was under way is kept; to go on, raise search.budget in the file and run it again."
+    )
 
 
 def _show_results(ledger: Ledger, sweep: Sweep, workload: Workload, places: Places, json: bool) -> None:

@@ -38,6 +38,11 @@ def find_device(name: str) -> str:
     return name
 
 
+def gpu_count() -> int:
+    """How many GPUs PyTorch sees."""
+    return torch.cuda.device_count()
+
+
 def cpu_cores() -> int:
     """The cores that this process may use: those it is bound to, or a container's share of them."""
     affinity = getattr(os, "sched_getaffinity", None)

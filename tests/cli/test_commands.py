@@ -29,6 +29,7 @@ from sweeper.ledger.store import Ledger, sqlite_url
 
 COMMANDS = (
     "run",
+    "launch",
     "resume",
     "worker",
     "stop",
@@ -42,7 +43,7 @@ COMMANDS = (
     "schema",
     "mlflow sync",
 )
-WITH_JSON = ("run", "resume", "check", "status", "trials", "best", "price", "mlflow sync")
+WITH_JSON = ("run", "launch", "resume", "check", "status", "trials", "best", "price", "mlflow sync")
 RUN = ("run", "small.yaml", "--compile", "off", "--no-mlflow", "--threads", "1")
 ESCAPE = "\x1b"
 
@@ -199,7 +200,10 @@ def test_status_tells_how_far_and_what_it_cost(after: Shell):
         sweep = sweeps.find(connection, "small")
         assert shown["cost"]["device_s"] == reads.total_cost(connection, sweep.id).device_s
         assert shown["worker_s"] == reads.worker_times(connection, sweep.id)
-    assert printed(after("status", "--json")) == [shown]
+    (again,) = printed(after("status", "--json"))
+    assert {**again, "now": None} == {**shown, "now": None}
+    assert (shown["now"]["workers"], shown["now"]["stale"], shown["now"]["eta_s"]) == ([], [], None)
+    assert shown["now"]["best_validation_loss"] == min(space["best_validation_loss"] for space in shown["spaces"])
     words = after("status").out
     assert "small: done, 20/20 trials, MLflow has 25 runs" in words
     assert "both: 10/10 trials, best validation loss 0." in words
