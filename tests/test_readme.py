@@ -19,8 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORT = {"lecture": 3, "diabetes": 3, "digits_tpe": 3, "digits_conv": 3, "digits_head": 3, "digits": 8}
-"""Trials per study, in two replicates: each study as it ships but smaller, for CI's time."""
-REPLICATES = 2
+"""Trials per study, in two replicates of a few epochs: each study as it ships but smaller, for CI's time."""
+REPLICATES, EPOCHS = 2, 8
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/"
 
 
@@ -41,8 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "studies", folder / "studies")
     for name, trials in SHORT.items():
         study = folder / "studies" / f"{name}.yaml"
-        shortened = re.sub(r"trials: \d+", f"trials: {trials}", study.read_text())
-        study.write_text(re.sub(r"replicates: \d+", f"replicates: {REPLICATES}", shortened))
+        text = study.read_text()
+        for key, number in {"trials": trials, "replicates": REPLICATES, "epochs": EPOCHS}.items():
+            text, found = re.subn(rf"\b{key}: \d+", f"{key}: {number}", text)
+            assert found == 1, f"{study.name}: {key}"
+        study.write_text(text)
     return folder
 
 
