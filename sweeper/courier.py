@@ -26,6 +26,7 @@ from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Connection, Ledger
 
 LEASE_S = 60.0
+RENEW_S = LEASE_S / 4
 RETRY_S = 2.0  # between two tries to reach MLflow at the start
 NICENESS = 10
 
@@ -36,20 +37,26 @@ class LedgerOutbox:
     def __init__(self, ledger: Ledger, sweep: Sweep) -> None:
         self._ledger, self._sweep = ledger, sweep
         self._lease, self._owner = f"export:{sweep.id}", workers.this_process()
-        self.is_mine = self._is_lost = False
+        self.is_mine = self.has_lapsed = self._is_lost = False
         self._renewed = 0.0
 
     def claim_deliveries(self, limit: int) -> Sequence[Delivery]:
         """See `export.Outbox`; nothing while another process delivers."""
         with self._ledger.write() as connection:
             self._take_lease(connection)
+            self.has_lapsed = False  # what is taken from here on says itself whether it was taken before
             posted = deliveries.take(connection, self._sweep.id, limit) if self.is_mine else []
             return [Delivery(row.id, row.attempts, from_json(row.payload)) for row in posted]
 
     def is_lost(self) -> bool:
-        """Whether another process took over what this one is delivering; renews the lease while it can."""
-        if self.is_mine and time.monotonic() - self._renewed >= LEASE_S / 4:
+        """Whether another process took over what this one is delivering; renews the lease while it can.
+
+        A lease that ran out while this process was frozen is taken again where it is free, and `has_lapsed`: another
+        process may have had it, and have delivered what this one has in hand.
+        """
+        if self.is_mine and time.monotonic() - self._renewed >= RENEW_S:
             with self._ledger.write() as connection:
+                self.has_lapsed |= not workers.keep_lease(connection, self._lease, self._owner, LEASE_S)
                 self._take_lease(connection)
             self._is_lost = not self.is_mine
         return self._is_lost
@@ -128,6 +135,7 @@ def deliver(
             outbox,
             sink,
             should_stop=lambda: is_hopeless() or outbox.is_lost(),
+            has_lapsed=lambda: outbox.has_lapsed,
             wait_for_more=more_to_come,
             on_progress=remember,
         )
@@ -143,7 +151,7 @@ def deliver(
 
 
 def _log_report(ledger: Ledger, sweep: Sweep, sink: MlflowSink, outbox: LedgerOutbox) -> None:
-    """Log the report of a sweep that is complete to its run, once for as many finished trials.
+    """Log the report of a sweep that is complete or has spent its budget to its run, once for as many finished trials.
 
     Where another process is at it, wait: it gets it done, or leaves it to this one.
     """
@@ -151,7 +159,8 @@ def _log_report(ledger: Ledger, sweep: Sweep, sink: MlflowSink, outbox: LedgerOu
         now = {one.id: one for one in sweeps.every(connection)}.get(sweep.id)  # its file may be another since
         progress = reads.progress(connection, sweep.id)
         run_id = deliveries.run_ids(connection, [sweep.uid]).get(sweep.uid)
-    if now is None or run_id is None or not all(space.is_complete for space in progress):
+    is_over = now is not None and (now.state == sweeps.SPENT or all(space.is_complete for space in progress))
+    if now is None or run_id is None or not is_over:
         return  # forgotten, refused, or not done
     state = str(sum(space.finished for space in progress))
     try:

@@ -24,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "test_readme" not in item.nodeid)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line of each test that recorded one, also where another process ran it: what the chaos suite counted."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "counted"]
+    for line in dict.fromkeys(told):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """A single thread of PyTorch's: two of them wait for each other on a busy machine (measured: 9 times slower)."""

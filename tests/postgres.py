@@ -6,6 +6,7 @@ As root, whom PostgreSQL refuses, the package runs it as a system user of its ow
 from __future__ import annotations
 
 import itertools
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from sweeper.ledger.store import Ledger
@@ -61,6 +63,12 @@ class Postgres:
     def stop(self) -> None:
         """As an administrator would, who waits for no client."""
         self.server.stop()
+
+    def crash(self) -> None:
+        """All its processes quit at once, and leave to its log what they had in hand."""
+        postmaster = psutil.Process(self.server.get_pid())
+        postmaster.send_signal(signal.SIGQUIT)
+        postmaster.wait(30)
 
     def start(self) -> None:
         """Start again what was stopped."""

@@ -24,8 +24,14 @@ PRELOAD = [
     "alembic.command",
     "mlflow.tracking",
     "optuna.samplers",
+    "psycopg",
+    "rich.live",  # not sweeper.cli: its console asks at once whether it writes to a terminal
+    "rich.progress",
+    "rich.table",
     "sklearn",
+    "sweeper.cluster",
     "sweeper.courier",
+    "sweeper.crew",
     "sweeper.price",
     "sweeper.worker",
     "torch._dynamo",  # the engine counts operations with it
@@ -36,8 +42,8 @@ DEADLINE_S = 180.0  # for machines that are busy with other things
 ROOT = str(Path(__file__).parents[1])
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOAD)
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(PRELOAD)
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,17 @@ class Crash:
 
     Attributes:
         where: the function, e.g. "sweeper.scheduler:Scheduler._admit".
+        number: the signal that it sends itself; SIGSTOP freezes it there.
     """
 
     where: str
     call: int = 1
     leaving: bool = False
+    number: signal.Signals = signal.SIGKILL
 
     def arm(self) -> None:
         """Put the function under watch in this process."""
-        module, _, path = self.where.partition(":")
-        *owners, name = path.split(".")
-        owner: Any = importlib.import_module(module)
-        for each in owners:
-            owner = getattr(owner, each)
-        setattr(owner, name, self._deadly(getattr(owner, name)))
+        replace_function(self.where, self._deadly)
 
     def _deadly(self, function: Callable[..., Any]) -> Callable[..., Any]:
         calls = 0
@@ -68,13 +71,23 @@ class Crash:
             nonlocal calls
             calls += 1
             if calls == self.call and not self.leaving:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             result = function(*args, **kwargs)
             if calls == self.call and self.leaving:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             return result
 
         return watched
+
+
+def replace_function(where: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put what `change` makes of a function of this process in its place, e.g. of "sweeper.worker:work"."""
+    module, _, path = where.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    setattr(owner, name, change(getattr(owner, name)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class Shell:
         """Start a command; its output goes to a terminal, where one is given by its path."""
         number = len(self.started)
         outputs = (terminal, terminal) if terminal else (f"{number}.out", f"{number}.err")
-        process = _context.Process(target=_sweeper, args=(self.folder, outputs, argv, self.environment, crash))
+        process = FORK_SERVER.Process(target=_sweeper, args=(self.folder, outputs, argv, self.environment, crash))
         process.start()
         self.started.append(Sweeper(process, self.folder, number))
         return self.started[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ import torch
 from sqlalchemy import select, update
 
 from processes import Crash, Shell, shell
-from small import DIVERGING, TRIALS, run_here, small_workload, write_sweep
+from small import DIVERGING, TRIALS, device_that_takes, run_here, small_workload, write_sweep
 from sweeper import courier
 from sweeper.cli.places import Places
 from sweeper.courier import LedgerOutbox, deliver
@@ -318,6 +319,28 @@ def test_an_extended_sweep_runs_again_and_gets_a_new_report(folder: Path, drawn:
     assert artifacts(folder) == {"report.html": b"24 trials"}
 
 
+def test_a_sweep_that_spent_its_budget_is_closed_with_a_report_and_runs_again_with_a_larger_one(
+    tmp_path: Path, empty_store: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+):
+    device_that_takes(monkeypatch, train=0.5, evaluate=0.25, test=0.25)
+
+    def delivered(limit_s: float, stop_after: int | None = None) -> tuple[str, str]:
+        limited = small_workload(tmp_path, ("trials: 5", f"trials: 5, budget: {{device_seconds: {limit_s}}}"))
+        ran = run_here(limited, tmp_path / "sweeper-data", stop_after=stop_after)
+        deliver_here(tmp_path)
+        whole = by_uid(tmp_path)[ran.sweep.uid]
+        return whole.info.status, whole.data.tags["sweeper.state"]
+
+    (tmp_path / "sweeper-data").mkdir()
+    shutil.copyfile(empty_store, tmp_path / "sweeper-data" / "mlflow.db")
+    assert delivered(12) == ("FINISHED", "budget spent")
+    assert len(drawn) == 1
+    assert 0 < drawn[0] < TRIALS
+    assert delivered(90, stop_after=1) == ("RUNNING", "running")
+    assert delivered(90) == ("FINISHED", "done")
+    assert drawn[1:] == [TRIALS]
+
+
 def test_a_report_that_mlflow_does_not_take_is_told_and_made_up_for(folder: Path, drawn: Drawn):
     blocked = folder / "mlartifacts"
     blocked.write_text("a file where a folder is to be")
@@ -476,6 +499,7 @@ def test_only_one_process_delivers_at_a_time(folder: Path):
 def test_a_courier_that_waits_for_mlflow_keeps_its_lease(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Another that took the same runs over would deliver them a second time when MLflow is back."""
     monkeypatch.setattr(courier, "LEASE_S", 0.2)
+    monkeypatch.setattr(courier, "RENEW_S", 0.05)
     ours, other = outboxes(folder)
     ours.claim_deliveries(5)
     for _ in range(20):
@@ -495,6 +519,23 @@ def test_a_courier_that_slept_too_long_stops_delivering(folder: Path, monkeypatc
     assert ours.is_lost()
 
 
+def test_a_courier_that_slept_too_long_looks_for_what_others_made_though_its_lease_is_free(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(courier, "LEASE_S", 0.05)
+    ours, other = outboxes(folder)
+    ours.claim_deliveries(5)
+    time.sleep(0.1)
+    assert len(other.claim_deliveries(5)) == 5
+    other.let_go()
+    monkeypatch.setattr(courier, "LEASE_S", 60.0)
+    ours._renewed = -math.inf
+    assert not ours.is_lost()
+    assert ours.has_lapsed
+    ours.claim_deliveries(5)
+    assert not ours.has_lapsed
+
+
 def test_a_courier_that_lost_its_lease_in_mid_batch_leaves_the_rest_to_the_other(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -512,7 +553,7 @@ def test_a_courier_that_lost_its_lease_in_mid_batch_leaves_the_rest_to_the_other
             return str(len(taken))
 
     (ledger, _), taken = opened(folder), []
-    monkeypatch.setattr(courier, "LEASE_S", 0.0)  # renewed before every run
+    monkeypatch.setattr(courier, "RENEW_S", 0.0)  # before every run
     monkeypatch.setattr(courier, "MlflowSink", Sink)
     assert deliver_here(folder).problem == "another process is delivering them"
     assert len(taken) == 3

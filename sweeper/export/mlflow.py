@@ -23,6 +23,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -32,10 +33,12 @@ from typing import Any
 from sweeper.errors import DeliveryError
 from sweeper.export.outbox import RunRefusedError
 from sweeper.records import RunRecord
+from sweeper.urls import masked
 
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 8000
 TIMEOUT_S = 10
+HELD_UP_S = 30.0  # in one delivery: longer than MLflow's answers take, and shorter than an exporter's lease holds
 
 _UID = "sweeper.uid"
 _PARENT = "mlflow.parentRunId"
@@ -60,12 +63,6 @@ def configure_process(environ: MutableMapping[str, str] = os.environ) -> None:
     environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
 
 
-def masked(text: str) -> str:
-    """Hide the credentials of every URI in a text: `scheme://user:password@host` and `?password=...`."""
-    text = re.sub(r"://(?:[^:/@\s]*:[^@\s]*|[^/@\s]*)@(?:[^/@\s]*@)*", "://***@", text)
-    return re.sub(r"(?i)([?&][a-z_]*(?:password|passwd|secret|token|key)=)[^&\s'\"]+", r"\1***", text)
-
-
 def is_server(tracking_uri: str) -> bool:
     """Whether a tracking store is a server, which keeps artifacts and has a dashboard of its own."""
     return tracking_uri.startswith(("http://", "https://", "databricks"))
@@ -81,7 +78,7 @@ def prepare(tracking_uri: str) -> None:
     Raises:
         DeliveryError: the store can't be reached or created.
     """
-    path = _sqlite_path(tracking_uri)
+    path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         with _reachable(tracking_uri):
             _create_sqlite(path)
@@ -105,6 +102,7 @@ class MlflowSink:
         self._uri = tracking_uri
         self._artifact_root = None if is_server(tracking_uri) else artifact_root
         self._experiments: dict[str, str] = {}
+        self._began = 0.0  # the present delivery
 
     def deliver(self, run: RunRecord, *, parent: str | None, known: str | None, search: bool) -> str:
         """Make the store hold `run` exactly once, with the content given here; see `Sink.deliver`.
@@ -115,6 +113,7 @@ class MlflowSink:
         """
         if any(len(curve) != len(run.epoch_ms) for curve in run.curves.values()):
             raise RunRefusedError(f"run {run.uid}: each curve needs {len(run.epoch_ms)} points, one per epoch_ms.")
+        self._began = time.monotonic()
         try:
             return self._deliver(run, _tags(run, parent), known, search)
         except DeliveryError:
@@ -164,6 +163,8 @@ class MlflowSink:
         found = self._find(run, known, search)
         if found is None:
             run_id = self._create(run, tags)
+            if time.monotonic() - self._began > HELD_UP_S:
+                run_id = self._only_one(run) or run_id
             self._log(run_id, run, {})
         elif found.info.lifecycle_stage == "deleted":
             return str(found.info.run_id)
@@ -188,6 +189,10 @@ class MlflowSink:
 
     def _search(self, run: RunRecord) -> Any | None:
         """Look for the run of this uid, one that still lives before one that was deleted."""
+        return min(self._all(run), key=lambda one: (one.info.lifecycle_stage, one.info.run_id), default=None)
+
+    def _all(self, run: RunRecord) -> list[Any]:
+        """The runs of this uid, deleted ones among them."""
         from mlflow.entities import ViewType
 
         quote = '"' if "'" in run.uid else "'"
@@ -196,7 +201,18 @@ class MlflowSink:
             filter_string=f"tags.`{_UID}` = {quote}{run.uid}{quote}",
             run_view_type=ViewType.ALL,
         )
-        return min(found, key=lambda one: (one.info.lifecycle_stage, one.info.run_id), default=None)
+        return list(found)
+
+    def _only_one(self, run: RunRecord) -> str | None:
+        """Delete all runs of this uid but one: this process was held up, and another may have made its own meanwhile.
+
+        The one that has ended stays; of two that have not, both processes choose the same.
+        """
+        living = [one.info for one in self._all(run) if one.info.lifecycle_stage == "active"]
+        first, *others = sorted(living, key=lambda info: (info.status == "RUNNING", info.run_id)) or [None]
+        for other in others:
+            self._client.delete_run(other.run_id)
+        return str(first.run_id) if first else None
 
     def _create(self, run: RunRecord, tags: Mapping[str, str]) -> str:
         experiment = self._experiment(run.experiment)
@@ -226,6 +242,8 @@ class MlflowSink:
 
     def _create_experiment(self, name: str) -> Any:
         root = self._artifact_root
+        if ".." in name.split("/"):  # from a ledger that others may write to, and a folder is called after it
+            raise RunRefusedError(f"{name!r} is no name of an experiment, since it leads out of MLflow's folder.")
         try:
             self._client.create_experiment(name, f"{root.rstrip('/')}/{name}" if root else None, tags=_OPENS_ON_RUNS)
         except _mlflow_exception() as error:
@@ -343,7 +361,8 @@ def _reachable(uri: str) -> Iterator[None]:
         raise DeliveryError(_unreachable(uri, masked(f"{type(error).__name__}: {error}"))) from None
 
 
-def _sqlite_path(tracking_uri: str) -> Path | None:
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a tracking store that is one."""
     if not tracking_uri.startswith(_SQLITE):
         return None
     name = tracking_uri.removeprefix(_SQLITE).partition("?")[0]

@@ -158,6 +158,7 @@ def drain(
     sink: Sink,
     *,
     should_stop: Callable[[], bool] = lambda: False,
+    has_lapsed: Callable[[], bool] = lambda: False,
     wait_for_more: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -172,6 +173,7 @@ def drain(
         outbox: where rows come from.
         sink: where they go to.
         should_stop: asked between deliveries and every 0.2 s of waiting; True ends the drain at once.
+        has_lapsed: asked before each delivery, whether another process may have made the run since it was claimed here.
         wait_for_more: whether an empty outbox may still fill up; it is then looked at every 0.5 s.
         on_progress: told after each batch, and when the store can't be reached.
         sleep: waits for some seconds.
@@ -179,7 +181,7 @@ def drain(
     Returns:
         Where the drain ended.
     """
-    return _Drain(outbox, sink, should_stop, on_progress, sleep).run(wait_for_more)
+    return _Drain(outbox, sink, should_stop, has_lapsed, on_progress, sleep).run(wait_for_more)
 
 
 class _Drain:
@@ -190,12 +192,14 @@ class _Drain:
         outbox: Outbox,
         sink: Sink,
         should_stop: Callable[[], bool],
+        has_lapsed: Callable[[], bool],
         on_progress: Callable[[Progress], None],
         sleep: Callable[[float], None],
     ) -> None:
         self._outbox = outbox
         self._sink = sink
         self._should_stop = should_stop
+        self._has_lapsed = has_lapsed
         self._on_progress = on_progress
         self._sleep = sleep
         self._delivered = 0
@@ -233,6 +237,7 @@ class _Drain:
         search = claim.attempts > 1 or run.tags.get(KIND) != Kind.TRIAL
         parent = known.get(run.parent) if run.parent else None
         while not self._should_stop():
+            search |= self._has_lapsed()
             try:
                 run_id = self._sink.deliver(run, parent=parent, known=known.get(run.uid), search=search)
             except RunRefusedError as error:

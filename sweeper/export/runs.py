@@ -128,6 +128,7 @@ def sweep_run(
     end_ms: int | None = None,
     params: Mapping[str, ParameterValue] | None = None,
     metrics: Mapping[str, float] | None = None,
+    ended: str = "done",
 ) -> RunRecord:
     """Build the run of a sweep: first when it is launched, again under the same uid when all of it is done.
 
@@ -135,9 +136,10 @@ def sweep_run(
         name: of the sweep.
         uid: of the sweep.
         start_ms: when it was launched, milliseconds since the epoch (UTC).
-        end_ms: when it was complete; None while it runs.
+        end_ms: when it was complete, or ended otherwise; None while it runs.
         params: what is fixed for the sweep; they can't change once delivered.
         metrics: counts and costs of all its trials.
+        ended: how, where it has ended.
     """
     return RunRecord(
         uid=uid,
@@ -150,6 +152,7 @@ def sweep_run(
         params={key: _text(value) for key, value in (params or {}).items()},
         tags={
             KIND: Kind.SWEEP.value,
+            "sweeper.state": "running" if end_ms is None else ended,
             "sweeper.sweep": name,
             "sweeper.uid": uid,
             "mlflow.source.name": "sweeper",

@@ -147,6 +147,12 @@ def test_first_deliveries_of_trials_are_not_searched_for_but_later_ones_are() ->
     assert [search for *_, search in sink.calls] == [True, False, True]
 
 
+def test_what_another_may_have_delivered_meanwhile_is_searched_for() -> None:
+    outbox, sink, lapsed = MemoryOutbox(child(0), child(1), child(2)), MemorySink(), [False, True, False]
+    drain(outbox, sink, has_lapsed=lambda: lapsed.pop(0))
+    assert [search for *_, search in sink.calls] == [False, True, False]
+
+
 def test_the_end_of_a_study_updates_the_run_of_its_start() -> None:
     outbox, sink = MemoryOutbox(PARENT, replace(PARENT, status="FINISHED", end_ms=9_000)), MemorySink()
     drain(outbox, sink)

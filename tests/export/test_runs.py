@@ -193,6 +193,8 @@ def test_a_sweep_s_run_holds_its_studies_and_each_says_what_it_is() -> None:
     study, trial = study_run(STUDY, start_ms=1), trial_run(STUDY, report(fit(0.1, 1)), Task.BINARY)
     assert (start.parent, study.parent, trial.parent) == (None, start.uid, study.uid)
     assert [run.tags["sweeper.kind"] for run in (start, end, study, trial)] == ["sweep", "sweep", "study", "trial"]
+    spent = sweep_run("digits", "digits-1a2b3c4d", start_ms=1, end_ms=2, ended="budget spent")
+    assert [run.tags["sweeper.state"] for run in (start, end, spent)] == ["running", "done", "budget spent"]
     assert (start.uid, start.name, start.tags["sweeper.uid"]) == ("digits-1a2b3c4d", "digits", "digits-1a2b3c4d")
     assert start.experiment == study.experiment == trial.experiment
     assert (start.status, start.params, end.status, end.end_ms) == ("RUNNING", {"seed": "0"}, "FINISHED", 2)
