@@ -96,7 +96,10 @@ def check_what_is_kept(made: Workload, ran: Ran) -> None:
     assert "b_kinds" not in sys.modules
 
 
-def test_a_sweep_from_before_networks_were_recorded_still_shows_its_layers(tmp_path: Path):
+def test_a_sweep_from_before_networks_were_recorded_still_shows_its_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # what a ledger names is read where this process may read
     made = workload_of(read_sweep(write_sweep(tmp_path)))
     ran = run_here(made, tmp_path, stop_after=0)
     old = replace(ran.sweep, config={key: value for key, value in ran.sweep.config.items() if key != "network"})

@@ -170,11 +170,13 @@ def _go(
             workload = making()
             results.show_plan(workload)
             sweep, setup = _set_up(ledger, workload, wish, fresh, partial(leave_nothing, places, saved.url))
-            foretell(ledger, sweep, setup)
-        mates = further_workers(sweep, setup, spread, allowed, saved)
-        argv = ["mlflow", "sync", sweep.name, "--follow"]
+            if setup is not None:
+                foretell(ledger, sweep, setup)
+        argv, ending = ["mlflow", "sync", sweep.name, "--follow"], Ending.DONE
         with following(argv, places.environment, places.log) if mlflow else nullcontext() as courier:
-            ending = _work(ledger, places, sweep, setup, times, saved, mates, stop)
+            if setup is not None:
+                mates = further_workers(sweep, setup, spread, allowed, saved)
+                ending = _work(ledger, places, sweep, setup, times, saved, mates, stop)
         _conclude(ledger, places, sweep, workload, ending, courier, stop, json=json)
 
 
@@ -225,15 +227,24 @@ def _conclude(
 
 def _set_up(
     ledger: Ledger, workload: Workload, wish: Wish, fresh: bool, forgets: Callable[[str], None]
-) -> tuple[Sweep, Setup]:
-    """Choose how to compute a sweep, and launch it; one that was launched before keeps its choice."""
+) -> tuple[Sweep, Setup | None]:
+    """Launch a sweep, and choose how to compute it; one that was launched before keeps its choice.
+
+    Nothing is chosen for one that is complete: it has nothing to train.
+    """
     with ledger.read() as connection:
         found = {sweep.name: sweep for sweep in sweeps.every(connection)}
     old = None if fresh else found.get(workload.sweep.name)
-    known = old.numerics if old else {}
-    setup = calibrated(workload, wish, known or None)
-    sweep = launched(ledger, workload, vars(setup.numerics), fresh, forgets)
-    return sweep, agreed(ledger, sweep, setup, wish, known)
+    if old is None:
+        setup = calibrated(workload, wish, None)
+        sweep = launched(ledger, workload, vars(setup.numerics), fresh, forgets)
+        return sweep, agreed(ledger, sweep, setup, wish, {})
+    sweep = launched(ledger, workload, old.numerics, fresh, forgets)
+    with ledger.read() as connection:
+        if all(space.is_complete for space in reads.progress(connection, sweep.id)):
+            return sweep, None
+    setup = calibrated(workload, wish, old.numerics or None)
+    return sweep, agreed(ledger, sweep, setup, wish, old.numerics)
 
 
 def further_workers(

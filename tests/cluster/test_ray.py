@@ -39,6 +39,8 @@ SOON = {  # for a test's patience; Ray takes a node for dead after 15 s by defau
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "180",  # but a busy machine may take its time to let somebody in
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "60",
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "60",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -151,7 +153,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 def test_a_sweep_survives_a_node_of_the_cluster(nodes: Nodes, store: Ledger, tmp_path: Path):
     write_sweep(tmp_path, LONGER)
-    with shell(tmp_path, SWEEPER_STORE=store.url) as sweeper:
+    with shell(tmp_path, SWEEPER_STORE=store.url, **SOON) as sweeper:
         run = sweeper.start("run", "small.yaml", "--on", nodes.address, "-n", "2", "--no-mlflow", "--json")
         at_work = in_mid_sweep(run, store)
         (survivor,) = {*at_work} - {nodes.kill_one_of(at_work)}
@@ -175,7 +177,7 @@ def test_a_sweep_survives_a_node_of_the_cluster(nodes: Nodes, store: Ledger, tmp
 
 def test_a_run_that_is_told_to_end_has_its_worker_give_back_what_it_has(nodes: Nodes, store: Ledger, tmp_path: Path):
     write_sweep(tmp_path, ("epochs: 4", "epochs: 2000"))
-    with shell(tmp_path, SWEEPER_STORE=store.url) as sweeper:
+    with shell(tmp_path, SWEEPER_STORE=store.url, **SOON) as sweeper:
         options = ["--no-mlflow", "--compile", "off", "--checkpoint-every", "1"]
         run = sweeper.start("run", "small.yaml", "--on", nodes.address, "-n", "1", *options)
         run.wait_until(lambda: len(saved(tmp_path)) > 0)  # it has come some way

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
 
 from ledger.makers import (
@@ -21,7 +21,7 @@ from ledger.makers import (
 )
 from sweeper.ledger import rungs, trials
 from sweeper.ledger.rows import Claimed, Peer, RungScore, Sweep
-from sweeper.ledger.schema import RungRow
+from sweeper.ledger.schema import RungRow, TrialRow
 from sweeper.ledger.store import Ledger
 from sweeper.records import TrialState
 
@@ -108,6 +108,9 @@ def test_a_sampler_learns_at_which_epoch_a_trial_was_judged_last(ledger: Ledger,
         trials.release(connection, worker, {again: cost()})
     (second,) = claimed(ledger, sweep, worker)
     enter(ledger, second, e1=0.5)
+    assert steps(ledger, never.study_id) == [None, None, None]  # only of a pruned one does it matter
+    with ledger.write() as connection:
+        connection.execute(update(TrialRow).values(state=TrialState.PRUNED))
     assert steps(ledger, never.study_id) == [None, 4, 1]  # of the attempt that counts
 
 
