@@ -55,7 +55,7 @@ from sweeper.crew import crew, devices, part
 from sweeper.engine import find_device, gpu_count
 from sweeper.errors import SettingError
 from sweeper.launched import launched_file, named_places
-from sweeper.ledger import deliveries, reads, sweeps
+from sweeper.ledger import deliveries, reads, sweeps, workers
 from sweeper.ledger.rows import Sweep
 from sweeper.ledger.store import Ledger
 from sweeper.quantities import duration
@@ -240,7 +240,8 @@ def _set_up(
         sweep = launched(ledger, workload, vars(setup.numerics), fresh, forgets)
         return sweep, agreed(ledger, sweep, setup, wish, {})
     sweep = launched(ledger, workload, old.numerics, fresh, forgets)
-    with ledger.read() as connection:
+    with ledger.write() as connection:
+        workers.bury_dead(connection)  # whoever was killed as it left
         if all(space.is_complete for space in reads.progress(connection, sweep.id)):
             return sweep, None
     setup = calibrated(workload, wish, old.numerics or None)

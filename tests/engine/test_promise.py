@@ -72,7 +72,8 @@ def test_a_neighbour_full_of_nan_changes_nothing(workload: Workload) -> None:
 
 def test_the_number_of_threads_changes_nothing(workload: Workload) -> None:
     fits = [workload.fit(number) for number in range(4)]
-    many = run_all(workload.engine(4, compiled=False), fits)
+    with threads(2):
+        many = run_all(workload.engine(4, compiled=False), fits)
     with threads(1):
         one = run_all(workload.engine(4, compiled=False), fits)
     assert all(same(many[key], one[key]) for key in many)
@@ -85,7 +86,8 @@ def test_compiled_fits_are_their_own_too(name: str) -> None:
     """Company, refills, a sick neighbour and the number of threads at once: each compilation takes seconds."""
     workload = WORKLOADS[name]
     fits = [workload.fit(number) for number in range(5)]
-    together = run_beside_a_sick_fit(workload.engine(3, compiled=True), fits)
+    with threads(2):
+        together = run_beside_a_sick_fit(workload.engine(3, compiled=True), fits)
     with threads(1):
         alone = workload.engine(1, compiled=True)
         for one in fits:
