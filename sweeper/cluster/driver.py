@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -10,6 +11,7 @@ from typing import Any
 
 from sweeper.errors import ClusterError
 
+TRIES, AGAIN_S = 3, 2.0
 HERE = ("ray", "ray://auto")  # the cluster that this machine belongs to
 
 
@@ -39,7 +41,7 @@ def connected(address: str, log: Path) -> Iterator[Callable[[str], object]]:
     with log.open("a", encoding="utf-8") as said, redirect_stdout(said):
         try:
             with warnings.catch_warnings(action="ignore"):  # the error says the same
-                ray.init("auto" if address in HERE else address, log_to_driver=False, logging_level="ERROR")
+                _join(ray, "auto" if address in HERE else address)
         except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
             raise ClusterError(
                 f"no Ray cluster answers at --on {address}: {_short(error)} Start one with `ray start --head`, or "
@@ -49,6 +51,20 @@ def connected(address: str, log: Path) -> Iterator[Callable[[str], object]]:
             yield lambda line: print(line, file=said, flush=True)
         finally:
             ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    """Connect; a head that can't start this driver's own server at once, as where it is very busy, is asked again."""
+    for _ in range(TRIES - 1):
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            return
+        except ConnectionError as error:
+            if "Initialization failure" not in str(error):
+                raise
+        ray.shutdown()
+        time.sleep(AGAIN_S)
+    ray.init(address, log_to_driver=False, logging_level="ERROR")
 
 
 def room(threads: int, *, wants_gpu: bool | None) -> tuple[int, int]:

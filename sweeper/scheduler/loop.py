@@ -186,11 +186,14 @@ class Scheduler:
         self.ledger.keep(partial(self._books.leave, self.spending.settle_up))
 
     def is_done(self) -> bool:
-        """Whether every trial of the sweep is finished, whoever worked on it."""
+        """Whether every trial of the sweep is finished, whoever worked on it; then nothing of it is kept for others."""
         if not self.is_idle:
             return False
         with self.ledger.read() as connection:
-            return all(space.is_complete for space in reads.progress(connection, self.sweep.id))
+            is_done = all(space.is_complete for space in reads.progress(connection, self.sweep.id))
+        if is_done:
+            self._saver.clear(self.sweep.uid)
+        return is_done
 
     # train ----------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,15 @@ class Saver:
                 self.place.forget(self.name_of(case))
                 self._saved.discard(case.claimed.trial_id)
 
+    def clear(self, sweep: str) -> None:
+        """Remove what workers left behind of a sweep that were killed as they had told the store of a trial's end.
+
+        Args:
+            sweep: its unique name; none of its trials is under way.
+        """
+        if self.place is not None:
+            self.place.forget(sweep)
+
     def _save(self, place: Checkpoints, case: Case, progress: Progress) -> None:
         began = time.perf_counter()
         try:

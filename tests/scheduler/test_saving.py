@@ -132,3 +132,14 @@ def test_a_sweep_that_nobody_interrupts_writes_nothing(tmp_path: Path):
     ran = run_here(small_workload(tmp_path), tmp_path, saving=kept(tmp_path))
     assert ran.ending is Ending.DONE
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_a_killed_worker_left_behind_of_a_finished_trial_goes_with_the_sweep(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    ran = run_here(small_workload(tmp_path), tmp_path, stop_after=1, saving=Saving(Checkpoints(str(place))))
+    left = place / ran.sweep.uid / "shared" / "r00" / "t0000" / "left.safetensors"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"")
+    (place / "another-1a2b").mkdir()
+    run_here(small_workload(tmp_path), tmp_path, saving=Saving(Checkpoints(str(place))))
+    assert [path.name for path in place.iterdir()] == ["another-1a2b"]
