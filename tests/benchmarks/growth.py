@@ -105,7 +105,9 @@ def fill(ledger: Ledger, sweep: Sweep, total: int, params: Any) -> None:
         copied(connection, TrialRow, {"study_id": "p.study", "number": "p.i", "validation_loss": loss},
                f"{pairs} WHERE first.id = {first}")  # fmt: skip
         others = f"trial AS p WHERE first.id = 1 AND p.id <> {first}"
-        copied(connection, AttemptRow, {"trial_id": "p.id"}, others)
+        # not all of them in the last minute, which `status` counts
+        then = {"sqlite": "datetime(first.ended_at, '-1 day')", "postgresql": "first.ended_at - interval '1 day'"}
+        copied(connection, AttemptRow, {"trial_id": "p.id", "ended_at": then[ledger.dialect]}, others)
         copied(connection, FitRow, {"attempt_id": "p.id"}, "attempt AS p WHERE first.id = 1 AND p.id > 1")
         uid = "CAST(p.id AS VARCHAR(20))"
         copied(connection, OutboxRow, {"uid": uid}, f"trial AS p WHERE first.uid = '0' AND p.id <> {first}")
