@@ -8,11 +8,10 @@ work it stands for and the hash of its content: a torn or damaged one is noticed
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from safetensors.torch import load, save
 
 from sweeper.engine import Snapshot
 from sweeper.errors import CheckpointError
-from sweeper.records import Cost, FitResult, Outcome, Score
+from sweeper.files import write_whole
+from sweeper.records import Cost, FitResult, Score, fit_result
 from sweeper.urls import masked
 
 KEPT = 2  # the latest, and the one before it in case that is damaged
@@ -141,13 +141,7 @@ class Checkpoints:
         if not _is_local(files):
             files.pipe_file(path.as_posix(), content)  # an object comes to be as a whole
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{secrets.token_hex(4)}.part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, content)
 
 
 def _is_local(files: Any) -> bool:
@@ -190,10 +184,8 @@ def _told(content: bytes) -> Any:
 
 def _result(values: dict[str, Any]) -> FitResult:
     """A fold's result; what it cost was charged to the attempt in which it ended."""
-    scores = tuple(Score(**score) for score in values["scores"])
-    typed = {"outcome": Outcome(values["outcome"]), "squared_norms": tuple(values["squared_norms"]), "scores": scores}
-    before = Cost(**values["before"]) + Cost(**values["cost"])
-    return FitResult(**values | typed | {"cost": Cost(), "before": before})
+    result = fit_result(values)
+    return replace(result, cost=Cost(), before=result.before + result.cost)
 
 
 def _unusable(url: str, error: Exception) -> str:

@@ -29,6 +29,7 @@ LEASE_S = 60.0
 RENEW_S = LEASE_S / 4
 RETRY_S = 2.0  # between two tries to reach MLflow at the start
 NICENESS = 10
+PATIENCE_S = 600.0  # that a command waits at its end for MLflow; `mlflow sync` delivers what is left
 
 
 class LedgerOutbox:

@@ -263,6 +263,22 @@ class FitResult:
     before: Cost = Cost()
 
 
+def fit_result(values: Mapping[str, Any]) -> FitResult:
+    """A result from what `dataclasses.asdict` made of it, by way of JSON too.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    typed = {
+        "outcome": Outcome(values["outcome"]),
+        "squared_norms": tuple(values["squared_norms"]),
+        "scores": tuple(Score(**score) for score in values["scores"]),
+        "cost": Cost(**values["cost"]),
+        "before": Cost(**values["before"]),
+    }
+    return FitResult(**{**values, **typed})
+
+
 ParameterValue = float | bool | int | str
 
 

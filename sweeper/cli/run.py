@@ -50,7 +50,7 @@ from sweeper.cli.places import (
 )
 from sweeper.cli.placing import OnOption, Placing, Wanted, placing
 from sweeper.config import SweepFile, read_sweep, with_trials
-from sweeper.courier import following
+from sweeper.courier import PATIENCE_S, following
 from sweeper.crew import crew, devices, part
 from sweeper.engine import find_device, gpu_count
 from sweeper.errors import SettingError
@@ -62,8 +62,6 @@ from sweeper.quantities import duration
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload
-
-PATIENCE_S = 600.0  # that `run` waits for MLflow after the last trial; `mlflow sync` delivers what is left
 
 
 def run(

@@ -33,7 +33,7 @@ from sweeper.cli.console import errors
 from sweeper.cli.live import LiveView
 from sweeper.cli.making import made
 from sweeper.cli.places import HOME, AllowOption, DataRootOption, HomeOption, Places, StoreOption
-from sweeper.courier import following
+from sweeper.courier import PATIENCE_S, following
 from sweeper.errors import LedgerError, SweepChangedError
 from sweeper.launched import launched_file
 from sweeper.ledger import reads, sweeps
@@ -43,8 +43,6 @@ from sweeper.service import QUANTUM_S, Service
 from sweeper.timesheet import Timesheet
 from sweeper.worker import Ending, StopRequest, work
 from sweeper.workload import Workload, differences
-
-PATIENCE_S = 600.0  # that a worker waits for MLflow at its end; `mlflow sync` delivers what is left
 
 
 def worker(

@@ -7,7 +7,6 @@ disk that takes nothing costs nothing but that: the trial would be trained again
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sweeper.files import write_whole
 from sweeper.ledger.rows import Claimed, Letter, Means, SettledFit, Settlement
-from sweeper.records import Cost, FitResult, Outcome, Score, Setting, TrialState
+from sweeper.records import Cost, Setting, TrialState, fit_result
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Spool:
             return
         for one in settlements:
             with suppress(OSError):
-                _write(self._file(self.folder, sweep, one), json.dumps(asdict(Left(worker_id, one)), default=str))
+                write_whole(self._file(self.folder, sweep, one), _packed(Left(worker_id, one)))
 
     def forget(self, sweep: str, settlements: Iterable[Settlement]) -> None:
         """Remove results that the store has."""
@@ -64,14 +64,8 @@ class Spool:
         return folder / sweep / f"{one.claimed.attempt_id}.json"
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+def _packed(left: Left) -> bytes:
+    return json.dumps(asdict(left), default=str).encode()
 
 
 def _left(found: dict[str, Any]) -> Left:
@@ -85,7 +79,7 @@ def _left(found: dict[str, Any]) -> Left:
             error=one["error"],
             ended_at=datetime.fromisoformat(one["ended_at"]),
             cost=Cost(**one["cost"]),
-            fits=tuple(SettledFit(fit["fold"], fit["seed"], _result(fit["result"])) for fit in one["fits"]),
+            fits=tuple(SettledFit(fit["fold"], fit["seed"], fit_result(fit["result"])) for fit in one["fits"]),
             letters=tuple(Letter(**letter) for letter in one["letters"]),
         ),
     )
@@ -94,14 +88,3 @@ def _left(found: dict[str, Any]) -> Left:
 def _claimed(one: dict[str, Any]) -> Claimed:
     setting = {name: tuple(values) for name, values in one["setting"].items()}
     return Claimed(**one | {"setting": Setting(**setting), "started_at": datetime.fromisoformat(one["started_at"])})
-
-
-def _result(one: dict[str, Any]) -> FitResult:
-    read = {
-        "outcome": Outcome(one["outcome"]),
-        "squared_norms": tuple(one["squared_norms"]),
-        "scores": tuple(Score(**score) for score in one["scores"]),
-        "cost": Cost(**one["cost"]),
-        "before": Cost(**one["before"]),
-    }
-    return FitResult(**one | read)
